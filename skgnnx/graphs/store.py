@@ -1,0 +1,296 @@
+"""Columnar storage of a collection of graphs: one array per key instead of one object per graph."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch_geometric.data import Data, HeteroData
+
+STRUCTURE_KEYS = frozenset({"edge_index", "adj_t", "adj", "num_nodes", "batch", "ptr"})
+
+
+@dataclass(frozen=True)
+class Column:
+    """The values of one key over all graphs.
+
+    Parameters
+    ----------
+    slot : {"node", "edge", "graph"}
+        What one row belongs to.
+    values : ndarray
+        Rows of all graphs, one graph after the other; keys that hold node ids (``"index"`` in the name) run along the
+        last axis instead.
+    ptr : ndarray of shape (num_graphs + 1,)
+        First row of each graph.
+    """
+
+    slot: str
+    values: np.ndarray
+    ptr: np.ndarray
+    along_last: bool = False
+
+    def of(self, graph: int) -> np.ndarray:
+        """Return the rows of one graph."""
+        span = slice(self.ptr[graph], self.ptr[graph + 1])
+        return self.values[..., span] if self.along_last else self.values[span]
+
+
+class GraphStore:
+    """Immutable columns of a collection of graphs.
+
+    Columns travel to worker processes at memory speed and are memory-mapped once by joblib, where a list of `Data`
+    objects costs a millisecond a graph. A single graph is stored without copying its tensors.
+
+    Parameters
+    ----------
+    edge_index : ndarray of shape (2, total edges)
+        Ends of every edge, as node ids local to its graph.
+    node_ptr, edge_ptr : ndarray of shape (num_graphs + 1,)
+        First node and first edge of each graph.
+    columns : dict of str to Column
+        Tensor-valued keys shared by all graphs.
+    objects : dict of str to list
+        Every other key: one Python value per graph, None where a graph lacks it.
+    sparse : bool
+        True if the graphs came with a sparse ``adj_t`` instead of ``edge_index``.
+    """
+
+    def __init__(
+        self,
+        edge_index: np.ndarray,
+        node_ptr: np.ndarray,
+        edge_ptr: np.ndarray,
+        columns: dict[str, Column],
+        objects: dict[str, list[Any]],
+        sparse: bool = False,
+    ) -> None:
+        self.edge_index = edge_index
+        self.node_ptr = node_ptr
+        self.edge_ptr = edge_ptr
+        self.columns = columns
+        self.objects = objects
+        self.sparse = sparse
+
+    @classmethod
+    def from_graphs(cls, graphs: Sequence[Data]) -> GraphStore:
+        """Store PyG graphs.
+
+        Parameters
+        ----------
+        graphs : sequence of Data
+            At least one homogeneous graph with ``edge_index`` (or a sparse ``adj_t``).
+
+        Returns
+        -------
+        GraphStore
+
+        Raises
+        ------
+        TypeError
+            If an item is not a homogeneous `Data`.
+        ValueError
+            If a graph refers to a node that it does not have, holds NaN, or differs in its number of features.
+        """
+        graphs = [_checked_graph(graph, i) for i, graph in enumerate(graphs)]
+        edges = [_edges_of(graph, i) for i, graph in enumerate(graphs)]
+        node_ptr = _offsets(int(graph.num_nodes or 0) for graph in graphs)
+        edge_ptr = _offsets(e.shape[1] for e in edges)
+        edge_index = edges[0] if len(edges) == 1 else np.concatenate(edges, axis=1)
+        _check_ends(edge_index, node_ptr, edge_ptr)
+        columns, objects = {}, {}
+        for key in dict.fromkeys(key for graph in graphs for key in graph.keys() if key not in STRUCTURE_KEYS):
+            values = [graph[key] if key in graph else None for graph in graphs]
+            column = _as_column(key, values, graphs, node_ptr, edge_ptr)
+            if column is None:
+                objects[key] = [value.clone() if torch.is_tensor(value) else value for value in values]
+            else:
+                columns[key] = column
+        sparse = all("edge_index" not in graph for graph in graphs)
+        store = cls(edge_index, node_ptr, edge_ptr, columns, objects, sparse)
+        store._check_finite()
+        return store
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = self.__dict__.copy()
+        for cache in ("_pairs", "in_edges", "out_edges", "global_edges", "_scratch"):
+            state.pop(cache, None)
+        return state
+
+    @property
+    def num_graphs(self) -> int:
+        """Number of graphs."""
+        return len(self.node_ptr) - 1
+
+    @property
+    def total_nodes(self) -> int:
+        """Number of nodes of all graphs together."""
+        return int(self.node_ptr[-1])
+
+    def num_nodes(self, graph: int) -> int:
+        """Return the number of nodes of one graph."""
+        return int(self.node_ptr[graph + 1] - self.node_ptr[graph])
+
+    def num_edges(self, graph: int) -> int:
+        """Return the number of directed edges of one graph."""
+        return int(self.edge_ptr[graph + 1] - self.edge_ptr[graph])
+
+    def edges(self, graph: int) -> np.ndarray:
+        """Return the (2, num_edges) ends of one graph's edges, in the user's order."""
+        return self.edge_index[:, self.edge_ptr[graph] : self.edge_ptr[graph + 1]]
+
+    def value(self, graph: int, key: str) -> Any:
+        """Return what one graph holds under `key`: an array, or the Python value."""
+        return self.columns[key].of(graph) if key in self.columns else self.objects[key][graph]
+
+    def graph(self, graph: int) -> Data:
+        """Return one graph as a fresh `Data` that shares no memory with the store."""
+        data = Data(edge_index=torch.from_numpy(self.edges(graph).copy()))
+        for key, column in self.columns.items():
+            data[key] = torch.from_numpy(np.array(column.of(graph)))
+        for key, values in self.objects.items():
+            if values[graph] is not None:
+                data[key] = values[graph]
+        data.num_nodes = self.num_nodes(graph)
+        return data
+
+    def select(self, graphs: np.ndarray) -> GraphStore:
+        """Return a store of the given graphs only."""
+        if self.num_graphs == len(graphs) and np.array_equal(graphs, np.arange(len(graphs))):
+            return self
+        edge_rows = ranges(self.edge_ptr[graphs], np.diff(self.edge_ptr)[graphs])
+        columns = {}
+        for key, column in self.columns.items():
+            rows = ranges(column.ptr[graphs], np.diff(column.ptr)[graphs])
+            values = column.values[..., rows] if column.along_last else column.values[rows]
+            columns[key] = Column(column.slot, values, _offsets(np.diff(column.ptr)[graphs]), column.along_last)
+        objects = {key: [values[g] for g in graphs] for key, values in self.objects.items()}
+        node_ptr = _offsets(np.diff(self.node_ptr)[graphs])
+        edge_ptr = _offsets(np.diff(self.edge_ptr)[graphs])
+        return GraphStore(self.edge_index[:, edge_rows], node_ptr, edge_ptr, columns, objects, self.sparse)
+
+    @cached_property
+    def global_edges(self) -> np.ndarray:
+        """Ends of every edge as node ids of the whole store."""
+        if self.num_graphs == 1:
+            return self.edge_index
+        return self.edge_index + np.repeat(self.node_ptr[:-1], np.diff(self.edge_ptr))
+
+    @cached_property
+    def _pairs(self) -> tuple[np.ndarray, np.ndarray]:
+        """Whether each graph is undirected, and the reverse of each edge (global edge ids, -1 for loops)."""
+        source, target = self.global_edges
+        n = max(self.total_nodes, 1)
+        forward, backward = source * n + target, target * n + source
+        by_forward = np.argsort(forward, kind="stable")
+        by_backward = np.argsort(backward, kind="stable")
+        partner = np.empty(len(source), dtype=np.int64)
+        partner[by_forward] = by_backward
+        lonely = forward[by_forward] != backward[by_backward]
+        graph_of_edge = np.repeat(np.arange(self.num_graphs), np.diff(self.edge_ptr))
+        undirected = np.ones(self.num_graphs, dtype=bool)
+        undirected[graph_of_edge[by_forward[lonely]]] = False
+        directed_edge = ~undirected[graph_of_edge]
+        partner[directed_edge] = np.flatnonzero(directed_edge)
+        partner[source == target] = -1
+        return undirected, partner
+
+    def is_undirected(self, graph: int) -> bool:
+        """Return True if every edge of the graph has its reverse, with multiplicity (loops aside)."""
+        return bool(self._pairs[0][graph])
+
+    def partner(self, graph: int) -> np.ndarray:
+        """Return for each edge the id of its reverse: itself in a directed graph, -1 for a loop."""
+        first = self.edge_ptr[graph]
+        partner = self._pairs[1][first : self.edge_ptr[graph + 1]]
+        return np.where(partner < 0, -1, partner - first)
+
+    def _check_finite(self) -> None:
+        for key in ("x", "edge_attr", "edge_weight"):
+            column = self.columns.get(key)
+            if column is None or column.values.dtype.kind != "f" or np.isfinite(column.values).all():
+                continue
+            row = int(np.argwhere(~np.isfinite(column.values))[0, 0])
+            graph = int(np.searchsorted(column.ptr, row, side="right")) - 1
+            raise ValueError(
+                f"The values of {key!r} must be finite. Got NaN or infinity at {column.slot} {row - column.ptr[graph]} "
+                f"of graph {graph}; impute or remove it."
+            )
+
+
+def ranges(starts: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Concatenate ``arange(start, start + count)`` for every pair."""
+    counts = np.asarray(counts)
+    ends = np.cumsum(counts)
+    total = int(ends[-1]) if len(ends) else 0
+    return np.repeat(np.asarray(starts) - (ends - counts), counts) + np.arange(total)
+
+
+def _offsets(sizes: Iterable[int]) -> np.ndarray:
+    return np.concatenate([[0], np.cumsum(np.fromiter(sizes, dtype=np.int64))])
+
+
+def _checked_graph(graph: Any, i: int) -> Data:
+    if isinstance(graph, HeteroData) or not isinstance(graph, Data):
+        raise TypeError(f"Each graph must be a torch_geometric Data. Got {type(graph).__name__} at index {i}.")
+    return graph
+
+
+def _edges_of(graph: Data, i: int) -> np.ndarray:
+    if graph.get("edge_index") is not None:
+        edge_index = graph.edge_index.detach().cpu()
+        if edge_index.dim() != 2 or edge_index.shape[0] != 2:
+            raise ValueError(f"'edge_index' must have shape (2, num_edges). Got {tuple(edge_index.shape)} in graph {i}.")
+        return torch.as_tensor(edge_index, dtype=torch.int64).numpy()
+    adjacency = graph.get("adj_t")
+    if not torch.is_tensor(adjacency) or adjacency.layout == torch.strided:
+        raise ValueError(f"Each graph must have 'edge_index', or 'adj_t' as a torch sparse tensor. Got none in graph {i}.")
+    target, source = adjacency.detach().cpu().to_sparse_coo().coalesce().indices()
+    return torch.stack([source, target]).numpy()
+
+
+def _check_ends(edge_index: np.ndarray, node_ptr: np.ndarray, edge_ptr: np.ndarray) -> None:
+    if not edge_index.size:
+        return
+    limit = np.repeat(np.diff(node_ptr), np.diff(edge_ptr))
+    bad = ((edge_index < 0) | (edge_index >= limit)).any(axis=0)
+    if bad.any():
+        edge = int(np.argmax(bad))
+        graph = int(np.searchsorted(edge_ptr, edge, side="right")) - 1
+        raise ValueError(
+            f"'edge_index' must hold node ids in [0, {limit[edge]}). Got edge {tuple(edge_index[:, edge].tolist())} "
+            f"at position {edge - edge_ptr[graph]} of graph {graph}; set num_nodes or repair the ids."
+        )
+
+
+def _as_column(
+    key: str, values: list[Any], graphs: list[Data], node_ptr: np.ndarray, edge_ptr: np.ndarray
+) -> Column | None:
+    """Return the column of one key, or None where the values cannot be one array."""
+    if not all(torch.is_tensor(value) and value.layout == torch.strided and value.dim() for value in values):
+        return None
+    if all(graph.is_node_attr(key) for graph in graphs):
+        slot, ptr = "node", node_ptr
+    elif all(graph.is_edge_attr(key) for graph in graphs):
+        slot, ptr = "edge", edge_ptr
+    else:
+        slot, ptr = "graph", None
+    along_last = slot == "graph" and "index" in key
+    shapes = [value.shape[:-1] if along_last else value.shape[1:] for value in values]
+    for i, shape in enumerate(shapes):
+        if shape == shapes[0]:
+            continue
+        if slot == "graph":
+            return None
+        raise ValueError(
+            f"All graphs must have the same number of columns in {key!r}. Got {tuple(shape)} in graph {i} "
+            f"and {tuple(shapes[0])} in graph 0."
+        )
+    axis = -1 if along_last else 0
+    tensors = [value.detach().cpu() for value in values]
+    joined = tensors[0] if len(tensors) == 1 else torch.cat(tensors, dim=axis)
+    return Column(slot, joined.numpy(), _offsets(t.shape[axis] for t in tensors) if ptr is None else ptr, along_last)
