@@ -18,7 +18,7 @@ def check_int(function: str, **bounded: tuple[Any, int]) -> None:
 def check_float(function: str, **bounded: tuple[Any, float]) -> None:
     """Raise ValueError unless each named value is a finite number that is at least its bound."""
     for name, (value, low) in bounded.items():
-        if not isinstance(value, Real) or isinstance(value, bool) or not low <= value < float("inf"):
+        if not isinstance(value, Real) or isinstance(value, bool) or not low <= float(value) < float("inf"):
             raise ValueError(
                 f"The {name!r} parameter of {function} must be a float in [{low}, inf). Got {value!r} instead."
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib.resources import files
 from itertools import combinations
 from typing import Any
@@ -58,7 +59,10 @@ def load_benzene(*, return_X_y: bool = False) -> Bunch | tuple[Instances, np.nda
     graphs = _as_graphs(table)
     rings = np.split(table["match_nodes"].astype(np.int64), table["match_ptr"][1:-1].astype(np.int64))
     truth = [_ring_truth(graph, found) for graph, found in zip(graphs, rings)]
-    alternatives = {"node": [_unions(nodes) for nodes, _ in truth], "edge": [_unions(edges) for _, edges in truth]}
+    alternatives: dict[str, Sequence[Any]] = {
+        "node": [_unions(nodes) for nodes, _ in truth],
+        "edge": [_unions(edges) for _, edges in truth],
+    }
     data = Instances.from_graphs(graphs, truth=alternatives, ids=table["name"].astype(str).tolist())
     target = table["y"].astype(np.int64)
     if return_X_y:
@@ -125,7 +129,8 @@ def load_mutag(*, truth: str | None = None, return_X_y: bool = False) -> Bunch |
         raise ValueError(f"The 'truth' parameter of load_mutag must be None, 'no2' or 'nh2'. Got {truth!r} instead.")
     table = _read_table("mutag")
     graphs = _as_graphs(table)
-    edge_truth = node_truth = masks = None
+    edge_truth = node_truth = None
+    masks: dict[str, Sequence[Any]] | None = None
     if truth is not None:
         edge_truth = _split_rows(table[f"edge_gt_{truth}"] == 1, table["edge_ptr"])
         node_truth = [_touched(graph, mask) for graph, mask in zip(graphs, edge_truth)]
@@ -195,7 +200,7 @@ def _ring_truth(graph: Data, rings: np.ndarray) -> tuple[np.ndarray, np.ndarray]
 def _unions(masks: np.ndarray) -> list[np.ndarray] | None:
     """Return every union of rows, fewest first; None if there are no rows."""
     chosen = [rows for size in range(1, len(masks) + 1) for rows in combinations(range(len(masks)), size)]
-    return [masks[list(rows)].any(axis=0) for rows in chosen] or None
+    return [np.logical_or.reduce(masks[list(rows)], axis=0) for rows in chosen] or None
 
 
 def _touched(graph: Data, edge_mask: np.ndarray) -> np.ndarray:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 from numpy.random import RandomState
 from sklearn.utils import Bunch, check_random_state
@@ -109,7 +112,7 @@ def _node_bunch(planted: PlantedGraph, truth: str, description: str) -> Bunch:
     node_motif, target = planted.node_motif, planted.roles
     graph = as_data(edge_index, len(target), 1.0, target.copy())
     motif_ids = {"node": node_motif, "edge": edge_motif}
-    masks = {
+    masks: dict[str, Sequence[Any]] = {
         kind: [None if own < 0 else motif_id == own if truth == "own" else motif_id >= 0 for own in node_motif]
         for kind, motif_id in motif_ids.items()
     }
