@@ -1,31 +1,21 @@
-"""Checks of the parameters of generators."""
+"""Checks of the parameters of functions, in the words that estimators use."""
 
 from __future__ import annotations
 
-from numbers import Integral, Real
 from typing import Any
 
-
-def check_int(function: str, **bounded: tuple[Any, int]) -> None:
-    """Raise ValueError unless each named value is an int that is at least its bound."""
-    for name, (value, low) in bounded.items():
-        if not isinstance(value, Integral) or isinstance(value, bool) or value < low:
-            raise ValueError(
-                f"The {name!r} parameter of {function} must be an int in the range [{low}, inf). Got {value!r} instead."
-            )
+from skgnnx.validation import Interval
 
 
-def check_float(function: str, **bounded: tuple[Any, float]) -> None:
-    """Raise ValueError unless each named value is a finite number that is at least its bound."""
-    for name, (value, low) in bounded.items():
-        if not isinstance(value, Real) or isinstance(value, bool) or not low <= float(value) < float("inf"):
-            raise ValueError(
-                f"The {name!r} parameter of {function} must be a float in [{low}, inf). Got {value!r} instead."
-            )
+def check_arguments(function: str, **arguments: tuple[Any, Interval | tuple[Any, ...]]) -> None:
+    """Check each named value against an interval or a tuple of choices.
 
-
-def check_choice(function: str, **chosen: tuple[Any, tuple[str, ...]]) -> None:
-    """Raise ValueError unless each named value is one of its choices."""
-    for name, (value, choices) in chosen.items():
-        if value not in choices:
-            raise ValueError(f"The {name!r} parameter of {function} must be one of {choices}. Got {value!r} instead.")
+    Raises
+    ------
+    ValueError
+        Naming the first parameter outside of its range, of which function, what it must be, and what it is.
+    """
+    for name, (value, allowed) in arguments.items():
+        if value not in allowed:
+            must_be = str(allowed) if isinstance(allowed, Interval) else " or ".join(map(repr, allowed))
+            raise ValueError(f"The {name!r} parameter of {function} must be {must_be}. Got {value!r} instead.")

@@ -6,9 +6,10 @@ import numpy as np
 from numpy.random import RandomState
 from sklearn.utils import Bunch, check_random_state
 
-from skgnnx.datasets.arguments import check_choice, check_int
+from skgnnx.datasets.arguments import check_arguments
 from skgnnx.datasets.planting import FIVE_CYCLE, HOUSE, Motif, PlantedGraph, as_data, barabasi_albert, plant
 from skgnnx.graphs import Instances
+from skgnnx.validation import Interval
 
 
 def make_ba_2motifs(
@@ -69,9 +70,8 @@ def make_ba_2motifs(
     (array([0, 0, 1, 1]), [5, 5, 6, 6])
     """
     name = "make_ba_2motifs"
-    check_int(name, n_graphs=(n_graphs, 2), m=(m, 1))
-    check_int(name, n_base=(n_base, m + 1))
-    check_choice(name, link=(link, ("random", "published")))
+    check_arguments(name, n_graphs=(n_graphs, Interval(int, 2)), m=(m, Interval(int, 1)))
+    check_arguments(name, n_base=(n_base, Interval(int, m + 1)), link=(link, ("random", "published")))
     rng = check_random_state(random_state)
     target = np.arange(n_graphs) >= (n_graphs + 1) // 2
     planted = [_one_motif(HOUSE if house else FIVE_CYCLE, n_base, m, link, rng) for house in target]

@@ -12,6 +12,7 @@ import torch
 from sklearn.utils import Bunch
 from torch_geometric.data import Data
 
+from skgnnx.datasets.arguments import check_arguments
 from skgnnx.graphs import Instances
 
 ATOMIC_NUMBER = {"B": 5, "C": 6, "N": 7, "O": 8, "F": 9, "P": 15, "S": 16, "Cl": 17, "Br": 35, "I": 53}
@@ -125,8 +126,7 @@ def load_mutag(*, truth: str | None = None, return_X_y: bool = False) -> Bunch |
     >>> X.shape, int(y.sum())
     ((188,), 125)
     """
-    if truth not in (None, "no2", "nh2"):
-        raise ValueError(f"The 'truth' parameter of load_mutag must be None, 'no2' or 'nh2'. Got {truth!r} instead.")
+    check_arguments("load_mutag", truth=(truth, (None, "no2", "nh2")))
     table = _read_table("mutag")
     graphs = _as_graphs(table)
     edge_truth = node_truth = None

@@ -9,9 +9,10 @@ import numpy as np
 from numpy.random import RandomState
 from sklearn.utils import Bunch, check_random_state
 
-from skgnnx.datasets.arguments import check_choice, check_float, check_int
+from skgnnx.datasets.arguments import check_arguments
 from skgnnx.datasets.planting import HOUSE, PlantedGraph, add_random_edges, as_data, barabasi_albert, plant
 from skgnnx.graphs import Instances
+from skgnnx.validation import Interval
 
 
 def make_ba_shapes(
@@ -82,10 +83,11 @@ def make_ba_shapes(
     (700, 2055, 480)
     """
     name = "make_ba_shapes"
-    check_int(name, m=(m, 1), n_motifs=(n_motifs, 1))
-    check_int(name, n_base=(n_base, m + 1))
-    check_choice(name, attach=(attach, ("spaced", "random")), truth=(truth, ("own", "any")))
-    check_float(name, noise=(noise, 0))
+    check_arguments(
+        name, m=(m, Interval(int, 1)), n_motifs=(n_motifs, Interval(int, 1)), noise=(noise, Interval(float, 0))
+    )
+    check_arguments(name, n_base=(n_base, Interval(int, m + 1)))
+    check_arguments(name, attach=(attach, ("spaced", "random")), truth=(truth, ("own", "any")))
     if attach == "spaced" and n_motifs > n_base:
         raise ValueError(f"'n_motifs' must be at most n_base ({n_base}) with attach='spaced'. Got {n_motifs}.")
     rng = check_random_state(random_state)

@@ -93,7 +93,7 @@ def test_odd_number_and_return_X_y():
         ({"n_graphs": 1}, r"The 'n_graphs' parameter of make_ba_2motifs must be an int in the range \[2, inf\). Got 1"),
         ({"n_base": 1}, "The 'n_base' parameter"),
         ({"m": 0}, "The 'm' parameter"),
-        ({"link": "spaced"}, "The 'link' parameter of make_ba_2motifs must be one of"),
+        ({"link": "spaced"}, "The 'link' parameter of make_ba_2motifs must be 'random' or 'published'"),
     ],
 )
 def test_bad_parameters(parameters, sentence):

@@ -139,9 +139,10 @@ def test_return_X_y(shapes):
         ({"m": True}, "Got True instead"),
         ({"noise": -0.1}, "The 'noise' parameter"),
         ({"noise": float("nan")}, "Got nan instead"),
+        ({"noise": float("inf")}, "Got inf instead"),
         ({"noise": 1000.0}, "must leave a simple graph"),
-        ({"attach": "middle"}, "The 'attach' parameter of make_ba_shapes must be one of"),
-        ({"truth": "none"}, "The 'truth' parameter of make_ba_shapes must be one of"),
+        ({"attach": "middle"}, "The 'attach' parameter of make_ba_shapes must be ('spaced'|'own') or"),
+        ({"truth": "none"}, "The 'truth' parameter of make_ba_shapes must be ('spaced'|'own') or"),
         ({"n_motifs": 301}, "must be at most n_base"),
     ],
 )
