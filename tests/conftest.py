@@ -3,6 +3,7 @@
 import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before numpy and torch start their pools; worker processes inherit it
+os.environ.setdefault("MPLBACKEND", "Agg")
 
 import hypothesis
 import torch

@@ -5,6 +5,11 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import torch
+from packaging.requirements import Requirement
+from torch_geometric.nn import GIN, global_add_pool
+
+from skgnnx.datasets import make_ba_2motifs
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -29,8 +34,6 @@ def test_commands_install_known_extras_under_the_pins(command):
 
 
 def test_pins_fit_the_ranges():
-    from packaging.requirements import Requirement
-
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     wanted = [
         *project["dependencies"],
@@ -42,6 +45,22 @@ def test_pins_fit_the_ranges():
             assert requirement.specifier.contains(pins[requirement.name]), requirement
     core = [Requirement(line).name for line in project["dependencies"]]
     assert set(core) <= set(pins)
+
+
+def test_example_runs():
+    motifs = make_ba_2motifs(n_graphs=12, random_state=0)
+
+    class Classifier(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.gnn = GIN(10, 8, num_layers=2, out_channels=2)
+
+        def forward(self, x, edge_index, batch):
+            return global_add_pool(self.gnn(x, edge_index), batch)
+
+    names = {"graphs": motifs.graphs, "model": Classifier()}
+    exec("\n".join(blocks("python")), names)
+    assert len(names["E"]) == len(names["best"]) == 12
 
 
 @pytest.mark.parametrize("target", re.findall(r"\]\(([^)]+)\)", README))
