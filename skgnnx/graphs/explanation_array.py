@@ -1,0 +1,276 @@
+"""What an `Explanations` holds, and how it is read as an array."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from skgnnx.graphs.entries import DenseSequence, Entries, as_ragged, is_int, positions_of
+from skgnnx.graphs.instances import Instances
+
+KINDS = ("edge", "node", "feature", "node_feature")
+FIELDS = (
+    *("instances", "masks", "kind", "targets", "errors", "extras", "sparsity", "hard"),
+    *("model", "model_digest", "explainer", "params", "box"),
+)
+LARGEST_ARRAY = 10**9  # bytes
+
+
+class ExplanationArray:
+    """Columns of scores, read as a one-dimensional array-like of dense arrays; see `Explanations`."""
+
+    instances: Instances
+    masks: dict[str, Entries]
+    kind: str
+    targets: np.ndarray
+    errors: list[str | None]
+    extras: dict[str, list[Any]]
+    sparsity: float
+    hard: bool
+    model: Any
+    model_digest: str | None
+    explainer: str
+    params: dict[str, Any]
+    box: dict[str, Any]
+
+    def __init__(
+        self,
+        instances: Instances,
+        masks: dict[str, Entries],
+        kind: str,
+        *,
+        targets: Any,
+        errors: Sequence[str | None] | None = None,
+        extras: dict[str, list[Any]] | None = None,
+        sparsity: float = 0.7,
+        hard: bool = False,
+        model: Any = None,
+        model_digest: str | None = None,
+        explainer: str = "",
+        params: dict[str, Any] | None = None,
+        box: dict[str, Any] | None = None,
+    ) -> None:
+        self.instances = instances
+        self.masks = dict(masks)
+        self.kind = kind
+        self.targets = np.asarray(targets, dtype=np.int64)
+        self.errors = [None] * len(instances) if errors is None else list(errors)
+        self.extras = {key: list(values) for key, values in (extras or {}).items()}
+        self.sparsity = sparsity
+        self.hard = hard
+        self.model = model
+        self.model_digest = model_digest
+        self.explainer = explainer
+        self.params = dict(params or {})
+        self.box = dict(box or {})
+        _check_lengths(self)
+        for name, entries in self.masks.items():
+            _check_entries(self, name, entries)
+
+    def _with(self, **changes: Any) -> Any:
+        raise NotImplementedError
+
+    def __len__(self) -> int:
+        return len(self.instances)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """``(n,)``, or ``(n, n_features)`` for feature scores."""
+        return self.masks["feature"].values.shape if self.kind == "feature" else (len(self),)
+
+    @property
+    def ndim(self) -> int:
+        """Number of dimensions of ``np.asarray(E)``."""
+        return len(self.shape)
+
+    @property
+    def ids(self) -> np.ndarray:
+        """The user's own names of the instances."""
+        return self.instances.ids
+
+    @property
+    def ok(self) -> np.ndarray:
+        """True for every instance that was explained, False where it failed."""
+        return np.array([error is None for error in self.errors], dtype=bool)
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return (self[i] for i in range(len(self)))
+
+    def __getitem__(self, key: Any) -> Any:
+        if isinstance(key, tuple) and len(key) == 2 and key[1] is Ellipsis:
+            key = key[0]
+        if is_int(key):
+            return self._dense(self.kind, range(len(self))[key])
+        rows = positions_of(key, len(self))
+        return self._with(
+            instances=self.instances[rows],
+            masks={kind: entries.take(rows) for kind, entries in self.masks.items()},
+            targets=self.targets[rows],
+            errors=[self.errors[i] for i in rows],
+            extras={name: [values[i] for i in rows] for name, values in self.extras.items()},
+        )
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        if copy is False:
+            raise ValueError("np.asarray of Explanations must copy the stored entries. Got copy=False; leave it out.")
+        if self.kind == "feature":
+            values = self.masks["feature"].values.copy()
+            values[~self.ok] = np.nan
+            return values if dtype is None else values.astype(dtype, copy=False)
+        if dtype is not None and np.dtype(dtype) != object:
+            raise ValueError(
+                f"np.asarray of {self.kind} scores must have dtype object, because their lengths differ. "
+                f"Got {np.dtype(dtype)}; reduce them to a table first, for example with preprocessing.MaskStats."
+            )
+        size = 4 * int(self.lengths().sum()) * (self.stored().width or 1)
+        if size > LARGEST_ARRAY:
+            raise MemoryError(
+                f"np.asarray of Explanations must stay below {LARGEST_ARRAY / 1e9:g} GB. Got {size / 1e9:.1f} GB for "
+                f"{len(self)} instances; read one E[i] at a time, or the stored scores with E.entries(i)."
+            )
+        return as_ragged(list(self))
+
+    def __getattr__(self, name: str) -> Any:
+        extras = self.__dict__.get("extras", {})
+        if name in extras:
+            return extras[name]
+        known = ", ".join(extras) or "none"
+        raise AttributeError(f"{name!r} must be an attribute or one of the extras of Explanations ({known}).")
+
+    def stored(self, mask: str | None = None) -> Entries:
+        """Return the entries of one mask for all instances.
+
+        Parameters
+        ----------
+        mask : {"edge", "node", "feature", "node_feature"}, default=None
+            None means the kind of these explanations.
+
+        Returns
+        -------
+        Entries
+
+        Raises
+        ------
+        ValueError
+            If there is no such mask.
+        """
+        name = self.kind if mask is None else mask
+        if name not in self.masks:
+            raise ValueError(f"The 'mask' parameter must be one of {sorted(self.masks)} here. Got {mask!r} instead.")
+        return self.masks[name]
+
+    def entries(self, i: int, mask: str | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Return what is stored for one instance: the entries of its computation graph only.
+
+        Parameters
+        ----------
+        i : int
+            Position of the instance.
+        mask : {"edge", "node", "feature", "node_feature"}, default=None
+            None means the kind of these explanations.
+
+        Returns
+        -------
+        ids, values : ndarray
+            Ids in the user's numbering, and a score (or a row of scores) for each; NaN where the instance failed.
+        """
+        i = range(len(self))[i]
+        ids, values = self.stored(mask).of(i)
+        return ids, values.copy() if self.errors[i] is None else np.full_like(values, np.nan)
+
+    def lengths(self, mask: str | None = None) -> np.ndarray:
+        """Return the length of the dense array of every instance, for one mask (None: the kind)."""
+        kind = self.kind if mask is None else mask
+        if kind == "feature":
+            return np.full(len(self), self.stored(kind).width)
+        store = self.instances.store
+        ptr = store.edge_ptr if kind == "edge" else store.node_ptr
+        return np.diff(ptr)[self.instances.graph_index]
+
+    @property
+    def edge_mask(self) -> DenseSequence | None:
+        """Edge scores, one array of shape (num_edges,) per instance; None if there are none."""
+        return self._sequence("edge")
+
+    @property
+    def node_mask(self) -> DenseSequence | None:
+        """Node scores, one array of shape (num_nodes,) per instance; None if there are none."""
+        return self._sequence("node")
+
+    @property
+    def feature_mask(self) -> DenseSequence | None:
+        """Feature scores, one array of shape (n_features,) per instance; None if there are none."""
+        return self._sequence("feature")
+
+    @property
+    def node_feature_mask(self) -> DenseSequence | None:
+        """Scores per node and feature, one (num_nodes, n_features) array per instance; None if there are none."""
+        return self._sequence("node_feature")
+
+    @property
+    def explained(self) -> DenseSequence:
+        """Bool arrays shaped like ``E[i]``, True for what was scored.
+
+        False outside of the computation graph, for loops that the layer replaces, and where the instance failed.
+        """
+        return DenseSequence(self._dense_explained, np.arange(len(self)))
+
+    def _sequence(self, kind: str) -> DenseSequence | None:
+        if kind not in self.masks:
+            return None
+        return DenseSequence(lambda i: self._dense(kind, i), np.arange(len(self)))
+
+    def _dense(self, kind: str, i: int) -> np.ndarray:
+        dense = self.masks[kind].dense(i, self._length(kind, i))
+        if self.errors[i] is not None:
+            dense[...] = np.nan
+        return dense
+
+    def _dense_explained(self, i: int) -> np.ndarray:
+        explained = self.masks[self.kind].dense_explained(i, self._length(self.kind, i))
+        return explained & (self.errors[i] is None)
+
+    def _length(self, kind: str, i: int) -> int:
+        if kind == "feature":
+            return self.masks[kind].values.shape[1]
+        return self.instances.num_units("edge" if kind == "edge" else "node", i)
+
+
+def _check_lengths(E: ExplanationArray) -> None:
+    if not set(E.masks) <= set(KINDS):
+        raise ValueError(f"The keys of 'masks' must be among {KINDS}. Got {list(E.masks)}.")
+    if E.kind not in E.masks:
+        raise ValueError(f"'kind' must be one of the masks {list(E.masks)}. Got {E.kind!r}.")
+    n = len(E.instances)
+    columns: dict[str, Any] = {"targets": E.targets, "errors": E.errors}
+    columns |= {f"masks[{key!r}]": entries for key, entries in E.masks.items()}
+    columns |= {f"extras[{key!r}]": values for key, values in E.extras.items()}
+    for name, column in columns.items():
+        if len(column) != n:
+            raise ValueError(f"{name} must have one entry per instance ({n}). Got {len(column)}.")
+
+
+def _check_entries(E: ExplanationArray, kind: str, entries: Entries) -> None:
+    if (entries.width is not None) != ("feature" in kind):
+        raise ValueError(f"The values of {kind} scores must not have shape {entries.values.shape}; see Entries.")
+    rows = entries.rows
+    finite = np.isfinite(entries.values)
+    if entries.width is not None:
+        finite = finite.all(axis=1)
+    bad = ~finite & E.ok[rows]
+    if bad.any():
+        i = rows[np.argmax(bad)]
+        raise ValueError(
+            f"The {kind} scores of an explained instance must be finite. Got NaN or infinity at instance {i}."
+        )
+    if entries.ids is None:
+        return
+    bad = (entries.ids < 0) | (entries.ids >= E.lengths(kind)[rows])
+    if bad.any():
+        row = int(np.argmax(bad))
+        raise ValueError(
+            f"The ids of {kind} scores must be in [0, {E.lengths(kind)[rows[row]]}). Got {entries.ids[row]} at "
+            f"instance {rows[row]}."
+        )
