@@ -58,6 +58,7 @@ def test_example_runs():
         def forward(self, x, edge_index, batch):
             return global_add_pool(self.gnn(x, edge_index), batch)
 
+    torch.manual_seed(0)
     names = {"graphs": motifs.graphs, "model": Classifier()}
     exec("\n".join(blocks("python")), names)
     assert len(names["E"]) == len(names["best"]) == 12
