@@ -149,3 +149,8 @@ def test_return_X_y(shapes):
 def test_bad_parameters(parameters, sentence):
     with pytest.raises(ValueError, match=sentence):
         make_ba_shapes(**parameters)
+
+
+def test_noise_is_a_share_in_decimal_not_in_binary():
+    shapes = make_ba_shapes(n_base=94, n_motifs=1, m=1, noise=0.29, random_state=0)
+    assert shapes.graph.num_edges == 2 * (100 + 29)
