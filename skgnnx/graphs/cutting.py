@@ -9,7 +9,8 @@ import numpy as np
 
 from skgnnx.graphs.entries import is_int
 from skgnnx.graphs.explanation_array import ExplanationArray
-from skgnnx.graphs.selection import Units, n_kept, units
+from skgnnx.graphs.ranking import n_kept
+from skgnnx.graphs.selection import Units, units
 
 if TYPE_CHECKING:
     from skgnnx.graphs.explanations import Explanations

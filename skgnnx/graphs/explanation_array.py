@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from skgnnx.graphs.entries import DenseSequence, Entries, as_ragged, is_int, positions_of
+from skgnnx.graphs.explanation_checks import check_entries, check_lengths
 from skgnnx.graphs.instances import Instances
 
-KINDS = ("edge", "node", "feature", "node_feature")
 FIELDS = (
     *("instances", "masks", "kind", "targets", "errors", "extras", "sparsity", "hard"),
     *("model", "model_digest", "explainer", "params", "box"),
@@ -65,9 +65,9 @@ class ExplanationArray:
         self.explainer = explainer
         self.params = dict(params or {})
         self.box = dict(box or {})
-        _check_lengths(self)
+        check_lengths(self)
         for name, entries in self.masks.items():
-            _check_entries(self, name, entries)
+            check_entries(self, name, entries)
 
     def _with(self, **changes: Any) -> Any:
         raise NotImplementedError
@@ -84,6 +84,11 @@ class ExplanationArray:
     def ndim(self) -> int:
         """Number of dimensions of ``np.asarray(E)``."""
         return len(self.shape)
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Dtype of ``np.asarray(E)``: float32 for feature scores, else object."""
+        return np.dtype(np.float32 if self.kind == "feature" else object)
 
     @property
     def ids(self) -> np.ndarray:
@@ -236,41 +241,3 @@ class ExplanationArray:
         if kind == "feature":
             return self.masks[kind].values.shape[1]
         return self.instances.num_units("edge" if kind == "edge" else "node", i)
-
-
-def _check_lengths(E: ExplanationArray) -> None:
-    if not set(E.masks) <= set(KINDS):
-        raise ValueError(f"The keys of 'masks' must be among {KINDS}. Got {list(E.masks)}.")
-    if E.kind not in E.masks:
-        raise ValueError(f"'kind' must be one of the masks {list(E.masks)}. Got {E.kind!r}.")
-    n = len(E.instances)
-    columns: dict[str, Any] = {"targets": E.targets, "errors": E.errors}
-    columns |= {f"masks[{key!r}]": entries for key, entries in E.masks.items()}
-    columns |= {f"extras[{key!r}]": values for key, values in E.extras.items()}
-    for name, column in columns.items():
-        if len(column) != n:
-            raise ValueError(f"{name} must have one entry per instance ({n}). Got {len(column)}.")
-
-
-def _check_entries(E: ExplanationArray, kind: str, entries: Entries) -> None:
-    if (entries.width is not None) != ("feature" in kind):
-        raise ValueError(f"The values of {kind} scores must not have shape {entries.values.shape}; see Entries.")
-    rows = entries.rows
-    finite = np.isfinite(entries.values)
-    if entries.width is not None:
-        finite = finite.all(axis=1)
-    bad = ~finite & E.ok[rows]
-    if bad.any():
-        i = rows[np.argmax(bad)]
-        raise ValueError(
-            f"The {kind} scores of an explained instance must be finite. Got NaN or infinity at instance {i}."
-        )
-    if entries.ids is None:
-        return
-    bad = (entries.ids < 0) | (entries.ids >= E.lengths(kind)[rows])
-    if bad.any():
-        row = int(np.argmax(bad))
-        raise ValueError(
-            f"The ids of {kind} scores must be in [0, {E.lengths(kind)[rows[row]]}). Got {entries.ids[row]} at "
-            f"instance {rows[row]}."
-        )

@@ -10,7 +10,8 @@ from skgnnx.graphs.conversion import convert
 from skgnnx.graphs.entries import is_int, offsets
 from skgnnx.graphs.explanation_array import ExplanationArray
 from skgnnx.graphs.instances import Instances
-from skgnnx.graphs.selection import Units, edge_pairs, rank_order, units
+from skgnnx.graphs.ranking import rank_order
+from skgnnx.graphs.selection import Units, edge_pairs, units
 
 if TYPE_CHECKING:
     from pandas import DataFrame
