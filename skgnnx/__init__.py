@@ -1,6 +1,20 @@
 """skgnnx: explain graph neural networks the scikit-learn way."""
 
-from skgnnx.graphs import Instance, Instances, check_instances
+from skgnnx.config import config_context
+from skgnnx.explainers import GNNExplainer, InputXGradient, RandomExplainer, SensitivityAnalysis
+from skgnnx.explainers.base import BaseExplainer
+from skgnnx.graphs import Explanations, Instance, Instances, check_instances
 
 __version__ = "0.1.0.dev0"
-__all__ = ["Instance", "Instances", "check_instances"]
+__all__ = [
+    "BaseExplainer",
+    "Explanations",
+    "GNNExplainer",
+    "InputXGradient",
+    "Instance",
+    "Instances",
+    "RandomExplainer",
+    "SensitivityAnalysis",
+    "check_instances",
+    "config_context",
+]

@@ -40,6 +40,21 @@ class Column:
         return self.values[..., span] if self.along_last else self.values[span]
 
 
+@dataclass(frozen=True)
+class EdgeIndex:
+    """Edges sorted by one of their ends (CSR): those of node v are the rows ``ptr[v]`` to ``ptr[v + 1]``."""
+
+    ptr: np.ndarray
+    far_end: np.ndarray
+    edge_id: np.ndarray
+
+    @classmethod
+    def build(cls, near_end: np.ndarray, far_end: np.ndarray, num_nodes: int) -> EdgeIndex:
+        """Sort edges by their near end, keeping their order within a node."""
+        edge_id = np.argsort(near_end, kind="stable")
+        return cls(_offsets(np.bincount(near_end, minlength=num_nodes)), far_end[edge_id], edge_id)
+
+
 class GraphStore:
     """Immutable columns of a collection of graphs.
 
@@ -117,7 +132,7 @@ class GraphStore:
 
     def __getstate__(self) -> dict[str, Any]:
         state = self.__dict__.copy()
-        for cache in ("_pairs", "in_edges", "out_edges", "global_edges", "_scratch"):
+        for cache in ("_pairs", "in_edges", "out_edges", "global_edges"):
             state.pop(cache, None)
         return state
 
@@ -181,6 +196,18 @@ class GraphStore:
         return self.edge_index + np.repeat(self.node_ptr[:-1], np.diff(self.edge_ptr))
 
     @cached_property
+    def in_edges(self) -> EdgeIndex:
+        """Edges by their target node."""
+        source, target = self.global_edges
+        return EdgeIndex.build(near_end=target, far_end=source, num_nodes=self.total_nodes)
+
+    @cached_property
+    def out_edges(self) -> EdgeIndex:
+        """Edges by their source node."""
+        source, target = self.global_edges
+        return EdgeIndex.build(near_end=source, far_end=target, num_nodes=self.total_nodes)
+
+    @cached_property
     def _pairs(self) -> tuple[np.ndarray, np.ndarray]:
         """Whether each graph is undirected, and the reverse of each edge (global edge ids, -1 for loops)."""
         source, target = self.global_edges
@@ -208,6 +235,11 @@ class GraphStore:
         first = self.edge_ptr[graph]
         partner = self._pairs[1][first : self.edge_ptr[graph + 1]]
         return np.where(partner < 0, -1, partner - first)
+
+    @property
+    def all_partners(self) -> np.ndarray:
+        """The reverse of every edge of the store, as in `partner` but with ids of the whole store."""
+        return self._pairs[1]
 
     def _check_finite(self) -> None:
         for key in ("x", "edge_attr", "edge_weight"):

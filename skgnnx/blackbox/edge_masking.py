@@ -1,0 +1,126 @@
+"""Edge masks on messages, through the layers' public hooks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch_geometric.nn import MessagePassing
+
+from skgnnx.blackbox.edge_matching import gates, is_ambiguous, match_edges
+from skgnnx.blackbox.pyg_compat import edges_of_call, fuse, message_dim, message_passing_modules, unfuse
+from skgnnx.graphs.batch import GraphBatch
+
+
+@contextmanager
+def message_hooks(model: nn.Module, propagate: Any, message: Any) -> Iterator[None]:
+    """Call ``propagate(name, layer, edge_index)`` before and ``message(layer, out)`` after every message function."""
+    handles, fused = [], []
+    try:
+        for name, layer in message_passing_modules(model):
+            fused.append((layer, unfuse(layer)))
+
+            def before(layer: MessagePassing, inputs: Any, name: str = name) -> None:
+                propagate(name, layer, inputs[0])
+
+            def after(layer: MessagePassing, inputs: Any, output: Tensor) -> Tensor | None:
+                return message(layer, output)
+
+            handles.append(layer.register_propagate_forward_pre_hook(before))
+            handles.append(layer.register_message_forward_hook(after))
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+        for layer, was in fused:
+            fuse(layer, was)
+
+
+class CallTracer:
+    """Records the edges of every propagate call of one forward pass."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+        self.edges: list[np.ndarray] = []
+        self.widths: list[int] = []
+
+    def propagate(self, name: str, layer: MessagePassing, edge_index: Tensor) -> None:
+        """Note one call."""
+        self.names.append(name)
+        self.edges.append(edges_of_call(edge_index).detach().cpu().numpy())
+        self.widths.append(0)
+
+    def message(self, layer: MessagePassing, output: Tensor) -> None:
+        """Note how many numbers one message has."""
+        self.widths[-1] = max(self.widths[-1], output.numel() // max(output.shape[message_dim(layer, output)], 1))
+
+
+class EdgeMasking:
+    """Multiplies the messages of a batch by an edge mask.
+
+    Parameters
+    ----------
+    batch : GraphBatch
+        The batch that runs.
+    mask : Tensor of shape (E,) or sequence of such
+        One mask for all propagate calls, or one per call.
+    replaces_loops : list of bool
+        For each propagate call, whether the layer makes its own self loops (measured once on a graph without loops).
+    resolve : callable
+        ``resolve(call number) -> ndarray``: finds the edges of a call in which parallel edges cannot be told apart.
+    """
+
+    def __init__(
+        self, batch: GraphBatch, mask: Tensor | Sequence[Tensor], replaces_loops: list[bool], resolve: Any
+    ) -> None:
+        self.batch = batch
+        self.mask = mask
+        self.replaces_loops = replaces_loops
+        self.resolve = resolve
+        self.calls = -1
+        self.current: Tensor | None = None
+
+    def propagate(self, name: str, layer: MessagePassing, edge_index: Tensor) -> None:
+        """Look up which edges the messages of this call belong to."""
+        self.calls += 1
+        edges = edges_of_call(edge_index)
+        mask = self.mask if torch.is_tensor(self.mask) else self.mask[self.calls]
+        if edges is self.batch.edge_index:
+            loops = self.replaces_loops[self.calls] if self.calls < len(self.replaces_loops) else False
+            if not loops:
+                self.current = mask
+                return
+        self.current = gates(mask, self._found(name, edges))
+
+    def message(self, layer: MessagePassing, output: Tensor) -> Tensor:
+        """Scale the messages of the current call."""
+        if self.current is None:
+            return output
+        shape = [1] * output.dim()
+        shape[message_dim(layer, output)] = -1
+        return output * self.current.to(output.dtype).view(shape)
+
+    def _found(self, name: str, edges: Tensor) -> Tensor:
+        """Return the edge of each message; kept for the next forward pass over the same edges."""
+        key = ("messages", self.calls)
+        known = self.batch.memo.get(key)
+        if known is not None and (known[0] is edges or torch.equal(known[0], edges)):
+            return known[1]
+        call, own = edges.detach().cpu().numpy(), self.batch.edge_index.cpu().numpy()
+        replaces = self.replaces_loops[self.calls] if self.calls < len(self.replaces_loops) else False
+        found = match_edges(call, own, replaces_loops=replaces)
+        if found is None:
+            raise ValueError(
+                f"Every message must run along an edge of the graph. Got others in layer {name!r} "
+                f"({call.shape[1]} messages, {own.shape[1]} edges), which makes edges of its own; explain node features "
+                "(mask='node_feature') or use a method that needs no edge masks."
+            )
+        if is_ambiguous(call, own, found):
+            found = self.resolve(self.batch, self.calls, call)
+        result = torch.from_numpy(found).to(self.batch.device)
+        self.batch.memo[key] = (edges, result)
+        return result

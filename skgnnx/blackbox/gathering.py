@@ -1,0 +1,99 @@
+"""Scores of batches, and how they become columns over all instances."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from skgnnx.blackbox.blackbox import OpenBox
+from skgnnx.graphs.batch import GraphBatch
+from skgnnx.graphs.entries import Entries
+
+
+@dataclass
+class Masks:
+    """Scores of one batch, in batch order.
+
+    Parameters
+    ----------
+    edge : Tensor of shape (E,), optional
+    node : Tensor of shape (N,), optional
+    feature : Tensor of shape (B, F), optional
+    node_feature : Tensor of shape (N, F), optional
+    extras : dict of str to list of length B
+        Further results of the method, one value per instance.
+    """
+
+    edge: Tensor | None = None
+    node: Tensor | None = None
+    feature: Tensor | None = None
+    node_feature: Tensor | None = None
+    extras: dict[str, list[Any]] = field(default_factory=dict)
+
+
+class Gathered:
+    """Collects the masks of consecutive batches into columns."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self.errors: list[str | None] = []
+        self._parts: list[dict[str, Entries]] = []
+        self._extras: list[dict[str, list[Any]]] = []
+        self._sizes: list[int] = []
+
+    def __len__(self) -> int:
+        return len(self.errors)
+
+    def add(self, gnn: OpenBox, batch: GraphBatch, masks: Masks | None, error: str | None) -> None:
+        """Add one batch, or its failure."""
+        self.errors += [error] * len(batch)
+        self._sizes.append(len(batch))
+        self._parts.append({} if masks is None else _entries_of(gnn, batch, masks))
+        self._extras.append({} if masks is None else masks.extras)
+
+    def entries(self) -> dict[str, Entries]:
+        """Return all masks as columns over all instances."""
+        kinds = dict.fromkeys(kind for part in self._parts for kind in part)
+        joined = {}
+        for kind in kinds:
+            like = next(part[kind] for part in self._parts if kind in part)
+            pieces = [
+                part.get(kind) or Entries.empty(n, like) for part, n in zip(self._parts, self._sizes, strict=True)
+            ]
+            joined[kind] = Entries.concat(pieces)
+        return joined or {self.kind: Entries(np.zeros(len(self) + 1), np.zeros(0), np.zeros(0))}
+
+    def extras(self) -> dict[str, list[Any]]:
+        """Return method-specific results, None where an instance failed."""
+        names = dict.fromkeys(name for part in self._extras for name in part)
+        parts = list(zip(self._extras, self._sizes, strict=True))
+        return {name: [v for part, n in parts for v in part.get(name, [None] * n)] for name in names}
+
+
+def _entries_of(gnn: OpenBox, batch: GraphBatch, masks: Masks) -> dict[str, Entries]:
+    graphs, entries = batch.graphs, {}
+    if masks.edge is not None:
+        explained = gnn.explained_edges(batch)
+        values = np.where(explained, _numpy(masks.edge), 0)
+        entries["edge"] = _reached(graphs.edge_ptr, graphs.edge_reach, batch.edge_id, values, explained)
+    for kind, values in (("node", masks.node), ("node_feature", masks.node_feature)):
+        if values is not None:
+            entries[kind] = _reached(graphs.node_ptr, graphs.node_reach, batch.node_id, _numpy(values), None)
+    if masks.feature is not None:
+        entries["feature"] = Entries(None, None, _numpy(masks.feature))
+    return entries
+
+
+def _reached(
+    ptr: np.ndarray, reach: np.ndarray, ids: np.ndarray, values: np.ndarray, explained: np.ndarray | None
+) -> Entries:
+    counts = np.add.reduceat(np.append(reach, 0), ptr[:-1]) * (np.diff(ptr) > 0)
+    kept = None if explained is None else explained[reach]
+    return Entries(np.concatenate([[0], np.cumsum(counts)]), ids[reach], values[reach], kept)
+
+
+def _numpy(values: Tensor) -> np.ndarray:
+    return values.detach().cpu().numpy()

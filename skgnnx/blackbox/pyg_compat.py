@@ -1,0 +1,46 @@
+"""The only place that touches what PyG does not promise to keep."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch_geometric.nn import MessagePassing
+from torch_geometric.utils import is_sparse, to_edge_index
+
+
+def message_passing_modules(model: nn.Module) -> list[tuple[str, MessagePassing]]:
+    """Return the named layers that pass messages."""
+    return [(name, module) for name, module in model.named_modules() if isinstance(module, MessagePassing)]
+
+
+def unfuse(layer: MessagePassing) -> bool:
+    """Make a layer compute its messages one by one, also for sparse input, and return whether it would have fused."""
+    was, layer.fuse = layer.fuse, False
+    return was
+
+
+def fuse(layer: MessagePassing, value: bool) -> None:
+    """Give a layer its fusing flag back."""
+    layer.fuse = value
+
+
+def edges_of_call(edge_index: Tensor) -> Tensor:
+    """Return the (2, messages) ends of one propagate call, in the order of its messages."""
+    if is_sparse(edge_index):
+        (target, source), _ = to_edge_index(edge_index)
+        return torch.stack([source, target])
+    return edge_index if type(edge_index) is Tensor else edge_index.as_subclass(Tensor)
+
+
+def message_dim(layer: MessagePassing, message: Tensor) -> int:
+    """Return the axis of a message tensor that runs over the edges."""
+    return layer.node_dim if layer.node_dim >= 0 else message.dim() + layer.node_dim
+
+
+NormalisingLayer = MessagePassing
+
+
+def normalising_layers(model: nn.Module) -> list[NormalisingLayer]:
+    """Return the layers that keep normalised edges as a pair (edge_index, weight) when asked to."""
+    layers = [layer for _, layer in message_passing_modules(model)]
+    return [layer for layer in layers if hasattr(layer, "_cached_edge_index") and hasattr(layer, "cached")]

@@ -1,0 +1,134 @@
+"""How far a prediction sees: measured by letting NaN travel along a path, never by counting layers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from skgnnx.blackbox.calling import ModelCall
+from skgnnx.blackbox.edge_masking import CallTracer, message_hooks
+from skgnnx.graphs.batch import GraphBatch, shared_graphs
+from skgnnx.graphs.computation_graph import whole_graphs
+from skgnnx.graphs.instances import Instances
+from skgnnx.graphs.store import Column, GraphStore
+
+LEAST_CALLS = 4
+
+
+@dataclass(frozen=True)
+class ModelTrace:
+    """What a forward pass of the model does, measured on a path graph.
+
+    Parameters
+    ----------
+    names : list of str
+        Layer of each propagate call.
+    widths : list of int
+        Numbers per message of each call.
+    replaces_loops : list of bool
+        Whether a call has self loops although the path has none.
+    hops : int or None
+        Longest chain of messages along the edges; None if the prediction sees the whole graph.
+    both_ways : bool
+        True if messages also run against the edges.
+    """
+
+    names: list[str]
+    widths: list[int]
+    replaces_loops: list[bool]
+    hops: int | None
+    both_ways: bool
+
+
+def trace(call: ModelCall, X: Instances, device: torch.device) -> ModelTrace:
+    """Measure the message calls and the receptive field of a model.
+
+    Node features of one node of a directed path are set to NaN; every node whose output turns NaN depends on it. NaN
+    survives inactive ReLUs and zero weights, so what is measured is the structure, not one input's gradient. With
+    integer features the message that leaves the node is NaN instead.
+
+    Parameters
+    ----------
+    call : ModelCall
+        The frozen model.
+    X : Instances
+        Where attributes of the path's nodes and edges are taken from.
+    device : torch.device
+        Device of the model.
+
+    Returns
+    -------
+    ModelTrace
+    """
+    if not isinstance(call.model, nn.Module):
+        return ModelTrace([], [], [], None, False)
+    tracer = CallTracer()
+    with torch.no_grad(), message_hooks(call.model, tracer.propagate, tracer.message):
+        call(_path_batch(X, 3, device))
+    loops = [bool((edges[0] == edges[1]).any()) for edges in tracer.edges]
+    hops, both_ways = (None, False) if X.level == "graph" else _hops(call, X, len(tracer.names), device)
+    return ModelTrace(tracer.names, tracer.widths, loops, hops, both_ways)
+
+
+def _hops(call: ModelCall, X: Instances, calls: int, device: torch.device) -> tuple[int | None, bool]:
+    far = max(calls, LEAST_CALLS) + 1
+    batch = _path_batch(X, 2 * far + 1, device)
+    try:
+        spoilt = _spoilt(call, batch, far)
+    except (RuntimeError, ValueError):
+        # A model may refuse NaN; counting calls then over-estimates, which costs time but not correctness.
+        return calls, True
+    reached = spoilt.isnan().flatten(1).any(1).nonzero().flatten() - far
+    if len(reached) == 0:
+        return 0, False
+    backward, forward = -int(reached.min()), int(reached.max())
+    if max(backward, forward) >= far:
+        return None, False
+    return max(backward, forward, 0), backward > 0
+
+
+def _spoilt(call: ModelCall, batch: GraphBatch, node: int) -> Tensor:
+    """Return the output per node with NaN entering at one node."""
+    x = batch.x
+    with torch.no_grad():
+        if x is not None and x.is_floating_point():
+            x = x.clone()
+            x[node] = float("nan")
+            return _of_elements(call(batch, x), batch)
+        current: list[Tensor] = []
+
+        def message(layer: object, output: Tensor) -> Tensor:
+            leaving = (current[-1][0] == node).nonzero().flatten()
+            return output.index_fill(0, leaving, float("nan")) if output.is_floating_point() else output
+
+        with message_hooks(call.model, lambda name, layer, edges: current.append(edges), message):
+            return _of_elements(call(batch), batch)
+
+
+def _of_elements(output: Tensor, batch: GraphBatch) -> Tensor:
+    return output[batch.rows] if batch.X.level == "node" else output
+
+
+def _path_batch(X: Instances, num_nodes: int, device: torch.device) -> GraphBatch:
+    """Return a directed path whose nodes and edges have attributes of the user's own graphs."""
+    store = X.store
+    edge_index = np.stack([np.arange(num_nodes - 1), np.arange(1, num_nodes)])
+    columns = {}
+    for key, column in store.columns.items():
+        if column.slot == "graph":
+            columns[key] = Column("graph", column.of(0), np.array([0, len(column.of(0))]), column.along_last)
+            continue
+        size = num_nodes if column.slot == "node" else num_nodes - 1
+        values = column.values if len(column.values) else np.zeros((1, *column.values.shape[1:]), column.values.dtype)
+        columns[key] = Column(column.slot, values[np.arange(size) % len(values)], np.array([0, size]))
+    objects = {key: values[:1] for key, values in store.objects.items()}
+    path = GraphStore(edge_index, np.array([0, num_nodes]), np.array([0, num_nodes - 1]), columns, objects, store.sparse)
+    rows = np.arange(num_nodes)
+    if X.level == "graph":
+        Z = Instances(path, np.zeros(1, dtype=np.int64), np.empty((1, 0), dtype=np.int64))
+        return GraphBatch(Z, np.array([0]), whole_graphs(Z, np.array([0])), device=device)
+    element = np.repeat(rows[:, None], X.element.shape[1], axis=1)
+    return shared_graphs(Instances(path, np.zeros(num_nodes, dtype=np.int64), element), device)

@@ -1,0 +1,302 @@
+"""What all explainers share: parameters, cloning, batching, errors, and the scikit-learn methods."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import KW_ONLY, dataclass
+from typing import Any, ClassVar, Literal, Self, dataclass_transform
+
+import numpy as np
+import torch
+from joblib import effective_n_jobs
+from sklearn.base import BaseEstimator, TransformerMixin, clone
+from sklearn.utils import Tags, check_random_state
+
+from skgnnx.blackbox import BlackBox, OpenBox
+from skgnnx.blackbox.gathering import Gathered, Masks
+from skgnnx.taxonomy import Taxonomy
+from skgnnx.graphs import Explanations, Instances, check_instances
+from skgnnx.graphs.batch import GraphBatch
+from skgnnx.graphs.digest import model_digest
+from skgnnx.metrics import characterization
+from skgnnx.parallel import explain_chunks
+from skgnnx.validation import BatchSize, Fraction, NonNegativeInt, check_parameters
+
+_CARRIED_BY_CLONES = ("_metadata_request", "_sklearn_output_config", "_skl_callbacks")
+
+
+@dataclass_transform(kw_only_default=True)
+def explainer(cls: type) -> type:
+    """Make a class an explainer whose annotated fields are its keyword-only parameters."""
+    return dataclass(eq=False, repr=False, kw_only=True)(cls)
+
+
+@dataclass(eq=False, repr=False)
+class BaseExplainer(TransformerMixin, BaseEstimator):
+    """Base of all explainers; a subclass writes its fields and `_explain_batch`.
+
+    Parameters
+    ----------
+    model : nn.Module or fitted estimator with ``module_``
+        The trained model; shared by clones and never changed. Black-box methods also take a callable
+        ``predict(graphs) -> array``. None is allowed here and refused by `fit` and `explain`.
+    batch_size : int >= 1 or "auto", default="auto"
+        Most instances per forward pass; "auto" fills the memory budget of `config_context`. Never changes a result.
+    n_jobs : int or None, default=None
+        Worker processes; None is 1 outside of a `joblib.parallel_config`. Never changes a result.
+    sparsity : float in [0, 1], default=0.7
+        Share of the units that a hard explanation leaves out, recorded in the result; the middle of the survey's
+        0.5 to 0.9.
+    output : str, default="auto"
+        What the model's columns are: "logits", "log_probs", "probs", "binary_logit", "binary_prob", "multilabel" or
+        "regression"; "auto" looks at the model's last operation and reads one column as a binary logit, with a warning.
+    threshold : float in [0, 1], default=0.5
+        Probability from which a binary head predicts class 1.
+    forward : callable, optional
+        ``forward(model, batch) -> Tensor`` for a model that cannot be filled by name; `batch` is a PyG `Batch`.
+    on_error : {"raise", "nan"}, default="raise"
+        What an instance that cannot be explained does: stop the call, or become NaN with its message in `E.errors`.
+    random_state : int, RandomState or None, default=0
+        Root seed; 0 by default because explanations should repeat. None draws one from numpy's global state.
+    verbose : int >= 0, default=0
+        1 prints progress per batch.
+    """
+
+    model: Any = None
+    _: KW_ONLY
+    batch_size: BatchSize = "auto"
+    n_jobs: int | None = None
+    sparsity: Fraction = 0.7
+    output: Literal[
+        "auto", "logits", "log_probs", "probs", "binary_logit", "binary_prob", "multilabel", "regression"
+    ] = "auto"
+    threshold: Fraction = 0.5
+    forward: Callable | None = None
+    on_error: Literal["raise", "nan"] = "raise"
+    random_state: int | np.random.RandomState | None = 0
+    verbose: NonNegativeInt = 0
+
+    masks_: ClassVar[tuple[str, ...]] = ("edge",)
+    taxonomy: ClassVar[Taxonomy] = Taxonomy()
+
+    def fit(self, X: Any, y: Any = None) -> Self:
+        """Check the parameters and the instances, and train what the method learns.
+
+        Parameters
+        ----------
+        X : Instances, or anything `check_instances` accepts
+            What will be explained, or what a learned method learns from.
+        y : ignored
+            Labels, for scikit-learn's sake.
+
+        Returns
+        -------
+        self
+        """
+        X = self._checked(X, reset=True)
+        self.n_features_in_ = X.num_units("feature", 0)
+        self.n_edge_features_in_ = _width(X, "edge_attr")
+        self._fit(X)
+        return self
+
+    def _fit(self, X: Instances) -> None:
+        """Learn from instances; methods that learn nothing leave this as it is."""
+
+    def explain(self, X: Any) -> Explanations:
+        """Explain every instance.
+
+        Parameters
+        ----------
+        X : Instances, or anything `check_instances` accepts
+            What to explain. Targets travel inside of it.
+
+        Returns
+        -------
+        Explanations
+            Of length n, in the order of `X`.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If a parameter or an instance is not usable; the message says which and how to repair it.
+        """
+        X = self._checked(X)
+        seed = self._root_seed()
+        workers = min(effective_n_jobs(self.n_jobs), len(X))
+        if workers > 1:
+            serial = clone(self).set_params(n_jobs=1, random_state=seed)
+            serial.__dict__.update({k: v for k, v in self.__dict__.items() if k not in serial.__dict__})
+            E = explain_chunks(serial, X, n_jobs=workers)
+            return E.with_model(self._module())
+        return self._explain_here(X, seed)
+
+    def transform(self, X: Any) -> Explanations:
+        """Explain every instance; the same as `explain`, under the name that pipelines call."""
+        return self.explain(X)
+
+    def fit_transform(self, X: Any, y: Any = None, **fit_params: Any) -> Explanations:
+        """Fit, and explain the same instances when the result is first read.
+
+        Pipelines call this while fitting and usually throw the result away, so computing it is put off; reading it after
+        the model has changed is an error.
+        """
+        X = check_instances(X)
+        self.fit(X, y, **fit_params)
+        frozen_self, digest = _shallow(self), model_digest(self._module())
+
+        def check() -> None:
+            if model_digest(frozen_self._module()) != digest:
+                raise RuntimeError(
+                    "The model must not change between fit_transform and reading its result. Got another one; call "
+                    "explain(X) after training."
+                )
+
+        return Explanations.deferred(lambda: frozen_self.explain(X), check, X)
+
+    def score(self, X: Any, y: Any = None) -> float:
+        """Return the characterization score of the explanations at `sparsity`, in [0, 1]; higher is better."""
+        return float(characterization(self.explain(X)))
+
+    def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
+        """Return the names of the columns of feature masks: ``x0``, ``x1``, ..."""
+        names = [f"x{i}" for i in range(getattr(self, "n_features_in_", 0))]
+        return np.asarray(names if input_features is None else input_features, dtype=object)
+
+    def set_output(self, *, transform: str | None = None) -> Self:
+        """Set the container of `transform`; only feature masks are tables, other kinds are returned as they are."""
+        return super().set_output(transform=transform) if self._kind() == "feature" else self
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Return the parameters; those of the model are not among them."""
+        model = self.model
+        try:
+            self.model = None
+            params = super().get_params(deep=deep)
+        finally:
+            self.model = model
+        return {**params, "model": model}
+
+    def set_params(self, **params: Any) -> Self:
+        """Set parameters; those of the model are refused, because the model is fitted and shared."""
+        nested = [name for name in params if name.startswith("model__")]
+        if nested:
+            raise ValueError(
+                f"Parameters of the model must be set before it is trained. Got {nested[0]!r} for {type(self).__name__}; "
+                "tune a model together with its explainer in ExplainedEstimator (estimator__...)."
+            )
+        return super().set_params(**params)
+
+    def __sklearn_clone__(self) -> Self:
+        params = {name: value for name, value in self.get_params(deep=False).items() if name != "model"}
+        copy = type(self)(model=self.model, **{name: clone(value, safe=False) for name, value in params.items()})
+        for name in _CARRIED_BY_CLONES:
+            if name in self.__dict__:
+                setattr(copy, name, self.__dict__[name])
+        return copy
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.two_d_array = False
+        tags.target_tags.required = False
+        tags.requires_fit = self.taxonomy.learned
+        return tags
+
+    def _kind(self) -> str:
+        """Return the primary mask."""
+        return getattr(self, "mask", None) or self.masks_[0]
+
+    def _checked(self, X: Any, reset: bool = False) -> Instances:
+        check_parameters(self)
+        self._box()
+        X = check_instances(X)
+        expected = getattr(self, "n_features_in_", None)
+        got = X.num_units("feature", 0)
+        if not reset and expected is not None and got != expected:
+            raise ValueError(
+                f"X must have {expected} node features, as in fit. Got {got}; apply the same preprocessing to both."
+            )
+        return X
+
+    def _box(self) -> BlackBox:
+        options = {"output": self.output, "threshold": self.threshold, "forward": self.forward}
+        return BlackBox(self.model, outputs_only=self.taxonomy.black_box, **options)
+
+    def _module(self) -> Any:
+        return self._box().model
+
+    def _root_seed(self) -> int:
+        if isinstance(self.random_state, (int, np.integer)):
+            return int(self.random_state)
+        return int(check_random_state(self.random_state).randint(2**31 - 1))
+
+    def _explain_here(self, X: Instances, seed: int) -> Explanations:
+        """Explain in this process, batch by batch."""
+        box = self._box()
+        with box.open(X) as gnn:
+            gathered = Gathered(self._kind())
+            for batch in gnn.batches(batch_size=self.batch_size):
+                for part, masks, error in self._attempt(gnn, batch, seed):
+                    gathered.add(gnn, part, masks, error)
+                if self.verbose:
+                    print(f"[{type(self).__name__}] explained {len(gathered)} of {len(X)}")
+            return Explanations(
+                X,
+                gathered.entries(),
+                self._kind(),
+                targets=gnn.targets,
+                errors=gathered.errors,
+                extras=gathered.extras(),
+                sparsity=self.sparsity,
+                model=box.model,
+                model_digest=model_digest(box.model),
+                explainer=type(self).__name__,
+                params=_plain_params(self),
+                box={"output": gnn.box_output, "threshold": self.threshold, "forward": self.forward},
+            )
+
+    def _attempt(self, gnn: OpenBox, batch: GraphBatch, seed: int) -> Iterator[tuple[GraphBatch, Masks | None, str | None]]:
+        """Explain a batch; on memory shortage halve it, on failure find the instances that cause it."""
+        try:
+            masks = self._explain_batch(gnn, batch, seed)
+            _check_finite(masks, batch)
+            yield batch, masks, None
+            return
+        except (RuntimeError, ValueError, TypeError, FloatingPointError) as error:
+            short_of_memory = isinstance(error, RuntimeError) and "memory" in str(error).lower()
+            if len(batch) == 1 and self.on_error == "nan":
+                yield batch, None, f"{type(error).__name__}: {error}"
+                return
+            if len(batch) == 1 or not (short_of_memory or self.on_error == "nan"):
+                raise
+        middle = len(batch) // 2
+        for half in (batch.take(np.arange(middle)), batch.take(np.arange(middle, len(batch)))):
+            yield from self._attempt(gnn, half, seed)
+
+    def _explain_batch(self, gnn: OpenBox, batch: GraphBatch, seed: int) -> Masks:
+        """Return the masks of one batch of independent instances."""
+        raise NotImplementedError(f"{type(self).__name__} must define _explain_batch(gnn, batch, seed) -> Masks.")
+
+
+def _check_finite(masks: Masks, batch: GraphBatch) -> None:
+    for values in (masks.edge, masks.node, masks.feature, masks.node_feature):
+        if values is not None and not bool(torch.isfinite(values).all()):
+            raise FloatingPointError(
+                f"Scores must be finite. Got NaN or infinity in a batch that starts at instance {batch.positions[0]}; "
+                "look for overflow in the model, or use on_error='nan'."
+            )
+
+
+def _width(X: Instances, key: str) -> int:
+    column = X.store.columns.get(key)
+    return 0 if column is None else int(np.prod(column.values.shape[1:]))
+
+
+def _shallow(estimator: BaseExplainer) -> BaseExplainer:
+    copy = clone(estimator)
+    copy.__dict__.update(estimator.__dict__)
+    return copy
+
+
+def _plain_params(estimator: BaseExplainer) -> dict[str, Any]:
+    params = {name: value for name, value in estimator.get_params(deep=False).items() if name != "model"}
+    return {k: v if isinstance(v, (int, float, str, bool, type(None))) else repr(v) for k, v in params.items()}

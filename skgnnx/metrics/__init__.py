@@ -1,0 +1,5 @@
+"""Scores of explanations."""
+
+
+def characterization(E, **kw):
+    return 0.0
