@@ -158,12 +158,16 @@ class GNNExplainer(BaseExplainer):
 
     def _edge_parameters(self, gnn: OpenBox, batch: GraphBatch, seed: int) -> MaskParameters:
         gnn.check_maskable()
-        std = (2 / batch.num_reached_nodes.clamp_min(1)).sqrt()[batch.edge_instance]
-        logits = (self._setting("init_mean") + std * batch.noise(seed, "edge")).to(gnn.dtype)
+        logits = self._initial_edge_logits(batch, seed).to(gnn.dtype)
         reached = batch.edge_reach & torch.from_numpy(gnn.explained_edges(batch)).to(batch.device)
         weight = reached.to(gnn.dtype)
         if not self._setting("tie_directions"):
             return MaskParameters(logits, batch.edge_instance, weight)
         unit, first = edge_pairs(batch)
-        tied_weight = torch.zeros(len(first), dtype=gnn.dtype, device=batch.device).index_reduce(0, unit, weight, "amax")
+        tied_weight = torch.zeros(len(first), dtype=gnn.dtype, device=batch.device).scatter_reduce(0, unit, weight, "amax")
         return MaskParameters(logits[first], batch.edge_instance[first], tied_weight, expand=unit)
+
+    def _initial_edge_logits(self, batch: GraphBatch, seed: int) -> Tensor:
+        """Draw one logit per edge (E,)."""
+        std = (2 / batch.num_reached_nodes.clamp_min(1)).sqrt()[batch.edge_instance]
+        return self._setting("init_mean") + std * batch.noise(seed, "edge")
