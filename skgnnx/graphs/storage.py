@@ -53,7 +53,7 @@ def write(E: Explanations, path: str | os.PathLike[str], graphs: str | bool) -> 
 def read(path: str | os.PathLike[str], instances: Instances | None) -> Explanations:
     """Read one file; see `Explanations.load`."""
     header, arrays = _read_archive(path)
-    if header["version"] > VERSION:
+    if header.get("version", 0) > VERSION:
         raise ValueError(
             f"The file must have a format version of at most {VERSION}. Got {header['version']} in {str(path)!r}; "
             "upgrade skgnnx to read it."
@@ -62,13 +62,14 @@ def read(path: str | os.PathLike[str], instances: Instances | None) -> Explanati
         buffers = {dtype: arrays[f"buffer{i}"] for i, dtype in enumerate(header["buffers"])}
         X = _instances(header["instances"], arrays, buffers)
         masks = {kind: _entries(parts, kind, arrays) for kind, parts in header["masks"].items()}
-        parts = {key: unpack({"dict": header[key]}, buffers) for key in ("params", "box", "extras")}
+        fields = {key: unpack({"dict": header[key]}, buffers) for key in ("params", "box", "extras")}
+        fields |= {key: header[key] for key in ("kind", "hard", "sparsity", "explainer", "model_digest", "errors")}
+        digest = header["instances"]["digest"]
     except BROKEN as error:
         raise _not_ours(path) from error
     if instances is not None:
-        X = _same_instances(instances, header["instances"]["digest"], path)
-    fields = {key: header[key] for key in ("hard", "sparsity", "explainer", "model_digest", "errors")}
-    return Explanations(X, masks, header["kind"], targets=arrays["targets"], **fields, **parts)
+        X = _same_instances(instances, digest, path)
+    return Explanations(X, masks, targets=arrays["targets"], **fields)
 
 
 def _informative(packer: Packer, value: Any) -> Any:
@@ -184,7 +185,7 @@ def _write_archive(path: Path, arrays: dict[str, np.ndarray]) -> None:
 
 def _read_archive(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
         header = json.loads(arrays.pop("header").tobytes())
     except (*BROKEN, AttributeError) as error:
