@@ -53,6 +53,10 @@ class Batcher:
         self.level = runs.X.level
         self._least = Cut.WHOLE if self.level == "graph" or trace.hops is None else Cut.HOPS
         self._warned = False
+        # A layer that is called several times must keep what its farthest-reaching call needs.
+        self._layer_reach: dict[str, int] = {}
+        for name, reach in zip(trace.names, trace.reach, strict=True):
+            self._layer_reach[name] = max(reach, self._layer_reach.get(name, 0))
 
     def batches(self, positions: np.ndarray, batch_size: int | str, *, removal: bool = False) -> Iterator[GraphBatch]:
         """Yield batches of consecutive instances.
@@ -97,7 +101,7 @@ class Batcher:
     def _make(self, rows: np.ndarray, cut: Cut, graphs: ComputationGraphs | None) -> GraphBatch | None:
         graphs = self._extract(rows, cut) if graphs is None else graphs
         batch = GraphBatch(self.runs.X, rows, graphs, self.targets[rows], self.runs.device)
-        return without_ring(self.runs.call, batch) if cut == Cut.NORMALISED else batch
+        return without_ring(self.runs.call, batch, self._layer_reach) if cut == Cut.NORMALISED else batch
 
     def _extract(self, rows: np.ndarray, cut: Cut) -> ComputationGraphs:
         X: Instances = self.runs.X

@@ -40,7 +40,7 @@ def message_dim(layer: MessagePassing, message: Tensor) -> int:
 NormalisingLayer = MessagePassing
 
 
-def normalising_layers(model: nn.Module) -> list[NormalisingLayer]:
-    """Return the layers that keep normalised edges as a pair (edge_index, weight) when asked to."""
-    layers = [layer for _, layer in message_passing_modules(model)]
-    return [layer for layer in layers if hasattr(layer, "_cached_edge_index") and hasattr(layer, "cached")]
+def normalising_layers(model: nn.Module) -> list[tuple[str, NormalisingLayer]]:
+    """Return the named layers that keep normalised edges as a pair (edge_index, weight) when asked to."""
+    layers = message_passing_modules(model)
+    return [(n, layer) for n, layer in layers if hasattr(layer, "_cached_edge_index") and hasattr(layer, "cached")]

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch_geometric.nn import MessagePassing
 
 from skgnnx.blackbox.calling import ModelCall
 from skgnnx.blackbox.edge_masking import CallTracer, message_hooks
+from skgnnx.blackbox.pyg_compat import edges_of_call, message_dim
 from skgnnx.graphs.batch import GraphBatch, shared_graphs
 from skgnnx.graphs.computation_graph import whole_graphs
 from skgnnx.graphs.instances import Instances
@@ -34,6 +36,8 @@ class ModelTrace:
         Longest chain of messages along the edges; None if the prediction sees the whole graph.
     both_ways : bool
         True if messages also run against the edges.
+    reach : list of int
+        For each propagate call, how far from its source a message of this call can still be felt.
     """
 
     names: list[str]
@@ -41,6 +45,7 @@ class ModelTrace:
     replaces_loops: list[bool]
     hops: int | None
     both_ways: bool
+    reach: list[int]
 
 
 def trace(call: ModelCall, X: Instances, device: torch.device) -> ModelTrace:
@@ -64,48 +69,60 @@ def trace(call: ModelCall, X: Instances, device: torch.device) -> ModelTrace:
     ModelTrace
     """
     if not isinstance(call.model, nn.Module):
-        return ModelTrace([], [], [], None, False)
+        return ModelTrace([], [], [], None, False, [])
     tracer = CallTracer()
     with torch.no_grad(), message_hooks(call.model, tracer.propagate, tracer.message):
         call(_path_batch(X, 3, device))
     loops = [bool((edges[0] == edges[1]).any()) for edges in tracer.edges]
-    hops, both_ways = (None, False) if X.level == "graph" else _hops(call, X, len(tracer.names), device)
-    return ModelTrace(tracer.names, tracer.widths, loops, hops, both_ways)
-
-
-def _hops(call: ModelCall, X: Instances, calls: int, device: torch.device) -> tuple[int | None, bool]:
+    calls = len(tracer.names)
+    if X.level == "graph":
+        return ModelTrace(tracer.names, tracer.widths, loops, None, False, [calls] * calls)
     far = max(calls, LEAST_CALLS) + 1
-    batch = _path_batch(X, 2 * far + 1, device)
+    path = _path_batch(X, 2 * far + 1, device)
     try:
-        spoilt = _spoilt(call, batch, far)
+        hops, both_ways = _hops(call, path, far)
+        reach = [max(_felt(_with_nan_message(call, path, far, number), far)) for number in range(calls)]
     except (RuntimeError, ValueError):
         # A model may refuse NaN; counting calls then over-estimates, which costs time but not correctness.
-        return calls, True
-    reached = spoilt.isnan().flatten(1).any(1).nonzero().flatten() - far
-    if len(reached) == 0:
-        return 0, False
-    backward, forward = -int(reached.min()), int(reached.max())
-    if max(backward, forward) >= far:
-        return None, False
-    return max(backward, forward, 0), backward > 0
+        return ModelTrace(tracer.names, tracer.widths, loops, calls, True, [calls] * calls)
+    return ModelTrace(tracer.names, tracer.widths, loops, hops, both_ways, reach)
 
 
-def _spoilt(call: ModelCall, batch: GraphBatch, node: int) -> Tensor:
-    """Return the output per node with NaN entering at one node."""
-    x = batch.x
-    with torch.no_grad():
-        if x is not None and x.is_floating_point():
-            x = x.clone()
-            x[node] = float("nan")
-            return _of_elements(call(batch, x), batch)
-        current: list[Tensor] = []
+def _hops(call: ModelCall, path: GraphBatch, far: int) -> tuple[int | None, bool]:
+    """Return the longest chain of messages, and whether they also run backwards."""
+    x = path.x
+    if x is not None and x.is_floating_point():
+        x = x.clone()
+        x[far] = float("nan")
+        with torch.no_grad():
+            output = _of_elements(call(path, x), path)
+    else:
+        output = _with_nan_message(call, path, far, None)
+    backward, forward = _felt(output, far)
+    return (None, False) if max(backward, forward) >= far else (max(backward, forward), backward > 0)
 
-        def message(layer: object, output: Tensor) -> Tensor:
-            leaving = (current[-1][0] == node).nonzero().flatten()
-            return output.index_fill(0, leaving, float("nan")) if output.is_floating_point() else output
 
-        with message_hooks(call.model, lambda name, layer, edges: current.append(edges), message):
-            return _of_elements(call(batch), batch)
+def _felt(output: Tensor, node: int) -> tuple[int, int]:
+    """Return how far before and behind a node outputs are NaN."""
+    reached = output.isnan().flatten(1).any(1).nonzero().flatten() - node
+    return (0, 0) if len(reached) == 0 else (max(-int(reached.min()), 0), max(int(reached.max()), 0))
+
+
+def _with_nan_message(call: ModelCall, path: GraphBatch, node: int, number: int | None) -> Tensor:
+    """Return the outputs when the messages that leave a node are NaN, in one propagate call or in all."""
+    calls: list[Tensor] = []
+
+    def propagate(name: str, layer: MessagePassing, edge_index: Tensor) -> None:
+        calls.append(edges_of_call(edge_index))
+
+    def message(layer: MessagePassing, output: Tensor) -> Tensor | None:
+        if number not in (None, len(calls) - 1) or not output.is_floating_point():
+            return None
+        leaving = (calls[-1][0] == node) & (calls[-1][1] != node)
+        return output.index_fill(message_dim(layer, output), leaving.nonzero().flatten(), float("nan"))
+
+    with torch.no_grad(), message_hooks(call.model, propagate, message):
+        return _of_elements(call(path), path)
 
 
 def _of_elements(output: Tensor, batch: GraphBatch) -> Tensor:

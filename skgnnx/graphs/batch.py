@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -178,17 +179,7 @@ class GraphBatch:
 
     def keep_edges(self, keep: np.ndarray) -> GraphBatch:
         """Return the batch with a shorter edge list; nodes stay."""
-        graphs = self.graphs
-        counts = np.bincount(self.edge_instance.cpu().numpy()[keep], minlength=len(self))
-        edge_ptr = np.concatenate([[0], np.cumsum(counts)])
-        shorter = ComputationGraphs(
-            graphs.node_ptr, graphs.node_id, graphs.node_reach, edge_ptr, graphs.edge_id[keep], graphs.edge_reach[keep]
-        )
-        return GraphBatch(self.X, self.positions, shorter, self._numpy_targets(), self.device)
-
-    def keep_edges_where_reached(self) -> GraphBatch:
-        """Return the batch with only the edges that can reach the prediction."""
-        return self.keep_edges(self.graphs.edge_reach)
+        return self._with(self.graphs.keep_edges(keep))
 
     def keep_nodes(self, keep: np.ndarray) -> GraphBatch:
         """Return the batch induced on some nodes; explained elements always stay."""
@@ -196,14 +187,10 @@ class GraphBatch:
         if self.X.level != "graph":
             keep[self.rows.cpu().numpy().ravel()] = True
         ends = self.edge_index.cpu().numpy()
-        batch = self.keep_edges(keep[ends[0]] & keep[ends[1]])
-        counts = np.bincount(self.node_instance.cpu().numpy()[keep], minlength=len(self))
-        node_ptr = np.concatenate([[0], np.cumsum(counts)])
-        old = batch.graphs
-        fewer = ComputationGraphs(
-            node_ptr, old.node_id[keep], old.node_reach[keep], old.edge_ptr, old.edge_id, old.edge_reach
-        )
-        return GraphBatch(self.X, self.positions, fewer, self._numpy_targets(), self.device)
+        return self._with(self.graphs.keep_edges(keep[ends[0]] & keep[ends[1]]).keep_nodes(keep))
+
+    def _with(self, graphs: ComputationGraphs) -> GraphBatch:
+        return GraphBatch(self.X, self.positions, graphs, self._numpy_targets(), self.device)
 
     def take(self, instances: np.ndarray) -> GraphBatch:
         """Return a batch of some of the instances, given by their positions in this one."""
@@ -309,8 +296,8 @@ class GraphBatch:
         batch = copy.copy(self)
         batch.memo = {}
         node_ptr = np.concatenate([[0], np.cumsum(np.bincount(instance, minlength=len(self)))])
-        batch.graphs = ComputationGraphs(
-            node_ptr, graphs.node_id[origin], graphs.node_reach[origin], graphs.edge_ptr, graphs.edge_id, graphs.edge_reach
+        batch.graphs = replace(
+            graphs, node_ptr=node_ptr, node_id=graphs.node_id[origin], node_level=graphs.node_level[origin]
         )
         batch.node_instance = self._tensor(instance[order])
         batch.node_reach = self._tensor(batch.graphs.node_reach)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -22,19 +22,42 @@ class ComputationGraphs:
         First node and first edge of each instance.
     node_id, edge_id : ndarray
         Ids in the whole store, ascending within an instance: the user's own order.
-    node_reach, edge_reach : ndarray of bool
-        False for the extra rings that are kept only so that degrees are true.
+    node_level, edge_level : ndarray of int
+        Messages between a node, or the target of an edge, and the explained element; 0 in whole graphs.
+    hops : int
+        Longest chain of messages: what is farther is kept only so that degrees are true.
     """
 
     node_ptr: np.ndarray
     node_id: np.ndarray
-    node_reach: np.ndarray
+    node_level: np.ndarray
     edge_ptr: np.ndarray
     edge_id: np.ndarray
-    edge_reach: np.ndarray
+    edge_level: np.ndarray
+    hops: int
 
     def __len__(self) -> int:
         return len(self.node_ptr) - 1
+
+    @property
+    def node_reach(self) -> np.ndarray:
+        """Whether a node can reach the prediction."""
+        return self.node_level <= self.hops
+
+    @property
+    def edge_reach(self) -> np.ndarray:
+        """Whether a message over an edge can reach the prediction."""
+        return self.edge_level < self.hops
+
+    def keep_edges(self, keep: np.ndarray) -> ComputationGraphs:
+        """Return the graphs with a shorter edge list."""
+        edge_ptr = _pointers(_counts(keep, self.edge_ptr))
+        return replace(self, edge_ptr=edge_ptr, edge_id=self.edge_id[keep], edge_level=self.edge_level[keep])
+
+    def keep_nodes(self, keep: np.ndarray) -> ComputationGraphs:
+        """Return the graphs with fewer nodes; edges at dropped nodes must have been dropped before."""
+        node_ptr = _pointers(_counts(keep, self.node_ptr))
+        return replace(self, node_ptr=node_ptr, node_id=self.node_id[keep], node_level=self.node_level[keep])
 
     def take(self, instances: np.ndarray) -> ComputationGraphs:
         """Return the given instances, in that order."""
@@ -44,10 +67,11 @@ class ComputationGraphs:
         return ComputationGraphs(
             _pointers(node_counts),
             self.node_id[nodes],
-            self.node_reach[nodes],
+            self.node_level[nodes],
             _pointers(edge_counts),
             self.edge_id[edges],
-            self.edge_reach[edges],
+            self.edge_level[edges],
+            self.hops,
         )
 
 
@@ -63,10 +87,11 @@ def whole_graphs(X: Instances, rows: np.ndarray) -> ComputationGraphs:
     return ComputationGraphs(
         _pointers(node_counts),
         node_id,
-        np.ones(len(node_id), dtype=bool),
+        np.zeros(len(node_id), dtype=np.int16),
         _pointers(edge_counts),
         edge_id,
-        np.ones(len(edge_id), dtype=bool),
+        np.zeros(len(edge_id), dtype=np.int16),
+        hops=1,
     )
 
 
@@ -97,10 +122,11 @@ def receptive_fields(X: Instances, rows: np.ndarray, hops: int, ring: int, both_
     return ComputationGraphs(
         _pointers(np.concatenate([np.diff(part.node_ptr) for part in parts])),
         np.concatenate([part.node_id for part in parts]),
-        np.concatenate([part.node_reach for part in parts]),
+        np.concatenate([part.node_level for part in parts]),
         _pointers(np.concatenate([np.diff(part.edge_ptr) for part in parts])),
         np.concatenate([part.edge_id for part in parts]),
-        np.concatenate([part.edge_reach for part in parts]),
+        np.concatenate([part.edge_level for part in parts]),
+        hops,
     )
 
 
@@ -121,13 +147,13 @@ def _fields(X: Instances, rows: np.ndarray, hops: int, ring: int, both_ways: boo
         frontier = _first_seen(candidates[~seen[candidates]], stamp)
         seen[frontier] = True
         nodes.append(frontier)
-    node_key, node_reach = _sorted_with_reach(nodes, hops + 1)
-    edge_key, edge_reach = _sorted_with_reach(edges, hops)
+    node_key, node_level = _sorted_with_level(nodes)
+    edge_key, edge_level = _sorted_with_level(edges)
     node_counts = np.bincount(node_key // n, minlength=len(rows))
     num_edges = max(len(store.edge_index[0]), 1)
     edge_counts = np.bincount(edge_key // num_edges, minlength=len(rows))
     return ComputationGraphs(
-        _pointers(node_counts), node_key % n, node_reach, _pointers(edge_counts), edge_key % num_edges, edge_reach
+        _pointers(node_counts), node_key % n, node_level, _pointers(edge_counts), edge_key % num_edges, edge_level, hops
     )
 
 
@@ -150,15 +176,15 @@ def _first_seen(keys: np.ndarray, stamp: np.ndarray) -> np.ndarray:
     return keys[stamp[keys] == order]
 
 
-def _sorted_with_reach(levels: list[np.ndarray], reaching: int) -> tuple[np.ndarray, np.ndarray]:
-    """Sort the keys of all levels; those of the first `reaching` levels reach the prediction."""
+def _sorted_with_level(levels: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Sort the keys of all levels, with the first level at which each appears."""
     keys = np.concatenate([*levels, np.empty(0, dtype=np.int64)])
-    level = np.repeat(np.arange(len(levels)), [len(part) for part in levels])
+    level = np.repeat(np.arange(len(levels), dtype=np.int16), [len(part) for part in levels])
     order = np.lexsort((level, keys))
     keys, level = keys[order], level[order]
     first = np.ones(len(keys), dtype=bool)
     first[1:] = keys[1:] != keys[:-1]
-    return keys[first], level[first] < reaching
+    return keys[first], level[first]
 
 
 def _is_excluded(X: Instances, rows: np.ndarray, instance: np.ndarray, edge_id: np.ndarray) -> np.ndarray:
@@ -172,3 +198,9 @@ def _is_excluded(X: Instances, rows: np.ndarray, instance: np.ndarray, edge_id: 
 
 def _pointers(counts: np.ndarray) -> np.ndarray:
     return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+
+
+def _counts(keep: np.ndarray, ptr: np.ndarray) -> np.ndarray:
+    """Return how many kept items each instance has."""
+    before = np.concatenate([[0], np.cumsum(keep)])
+    return np.diff(before[ptr])
