@@ -83,9 +83,12 @@ class EdgeMasking:
         self.resolve = resolve
         self.calls = -1
         self.current: Tensor | None = None
+        self._resolving = False
 
     def propagate(self, name: str, layer: MessagePassing, edge_index: Tensor) -> None:
         """Look up which edges the messages of this call belong to."""
+        if self._resolving:
+            return
         self.calls += 1
         edges = edges_of_call(edge_index)
         mask = self.mask if torch.is_tensor(self.mask) else self.mask[self.calls]
@@ -98,7 +101,7 @@ class EdgeMasking:
 
     def message(self, layer: MessagePassing, output: Tensor) -> Tensor:
         """Scale the messages of the current call."""
-        if self.current is None:
+        if self.current is None or self._resolving:
             return output
         shape = [1] * output.dim()
         shape[message_dim(layer, output)] = -1
@@ -120,7 +123,15 @@ class EdgeMasking:
                 "(mask='node_feature') or use a method that needs no edge masks."
             )
         if is_ambiguous(call, own, found):
-            found = self.resolve(self.batch, self.calls, call)
+            found = self._resolved(call)
         result = torch.from_numpy(found).to(self.batch.device)
         self.batch.memo[key] = (edges, result)
         return result
+
+    def _resolved(self, call: np.ndarray) -> np.ndarray:
+        # Resolving runs the model inside of the run that is being masked, whose hooks must then do nothing.
+        self._resolving = True
+        try:
+            return self.resolve(self.batch, self.calls, call)
+        finally:
+            self._resolving = False
