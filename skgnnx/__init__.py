@@ -4,6 +4,7 @@ from skgnnx.config import config_context
 from skgnnx.explainers import GNNExplainer, InputXGradient, RandomExplainer, SensitivityAnalysis
 from skgnnx.explainers.base import BaseExplainer
 from skgnnx.graphs import Explanations, Instance, Instances, check_instances
+from skgnnx.parallel import cross_val_explain, explain_dataset
 
 __version__ = "0.1.0.dev0"
 __all__ = [
@@ -17,4 +18,6 @@ __all__ = [
     "SensitivityAnalysis",
     "check_instances",
     "config_context",
+    "cross_val_explain",
+    "explain_dataset",
 ]

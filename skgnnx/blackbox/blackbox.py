@@ -24,6 +24,7 @@ from skgnnx.graphs.batch import GraphBatch
 from skgnnx.graphs.computation_graph import whole_graphs
 from skgnnx.graphs.instances import Instances
 
+
 class BlackBox:
     """A user's trained model, as it is.
 
@@ -135,7 +136,11 @@ class OpenBox:
     @property
     def box_output(self) -> str:
         """The `output` parameter that reads this model the same way without a warning."""
-        return self.kind_of_output.removesuffix("_prob") if self.kind_of_output == "multilabel_prob" else self.kind_of_output
+        return (
+            self.kind_of_output.removesuffix("_prob")
+            if self.kind_of_output == "multilabel_prob"
+            else self.kind_of_output
+        )
 
     @property
     def num_targets(self) -> int:
@@ -149,7 +154,9 @@ class OpenBox:
         if given is not None:
             if (given >= self.num_targets).any():
                 i = int(np.argmax(given >= self.num_targets))
-                raise ValueError(f"'target' must be in [0, {self.num_targets}) for {self.name}. Got {given[i]} at index {i}.")
+                raise ValueError(
+                    f"'target' must be in [0, {self.num_targets}) for {self.name}. Got {given[i]} at index {i}."
+                )
             return given
         if heads.needs_target(self.kind_of_output, self.reference.shape[1]):
             raise ValueError(
@@ -200,7 +207,11 @@ class OpenBox:
         own = variant.edge_index.cpu().numpy()
         replaces = self.trace.replaces_loops[number]
         found = match_edges(tracer.edges[number], own, replaces_loops=replaces) if number < len(tracer.edges) else None
-        if found is None or found.shape[0] != call.shape[1] or (edges[:, found[found >= 0]] != call[:, found >= 0]).any():
+        if (
+            found is None
+            or found.shape[0] != call.shape[1]
+            or (edges[:, found[found >= 0]] != call[:, found >= 0]).any()
+        ):
             raise ValueError(
                 f"Parallel edges must keep their order in layer {self.trace.names[number]!r}. Got messages that cannot be "
                 "told apart; merge parallel edges or give each relation a model input of its own."

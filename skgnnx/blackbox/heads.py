@@ -171,4 +171,9 @@ def scores(kind: str, output: Tensor) -> Tensor:
     return output
 
 
-ARGUMENT_KIND = {"log_probs": "logits", "probs": "logits", "binary_prob": "binary_logit", "multilabel_prob": "multilabel"}
+ARGUMENT_KIND = {
+    "log_probs": "logits",
+    "probs": "logits",
+    "binary_prob": "binary_logit",
+    "multilabel_prob": "multilabel",
+}

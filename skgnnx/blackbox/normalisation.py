@@ -12,7 +12,6 @@ from skgnnx.blackbox.pyg_compat import NormalisingLayer, normalising_layers
 from skgnnx.graphs.batch import GraphBatch
 
 
-
 def without_ring(call: ModelCall, batch: GraphBatch, reach: dict[str, int]) -> GraphBatch | None:
     """Return a batch without its outer ring whose layers still normalise by the degrees of the whole graph.
 

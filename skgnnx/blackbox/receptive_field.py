@@ -142,7 +142,9 @@ def _path_batch(X: Instances, num_nodes: int, device: torch.device) -> GraphBatc
         values = column.values if len(column.values) else np.zeros((1, *column.values.shape[1:]), column.values.dtype)
         columns[key] = Column(column.slot, values[np.arange(size) % len(values)], np.array([0, size]))
     objects = {key: values[:1] for key, values in store.objects.items()}
-    path = GraphStore(edge_index, np.array([0, num_nodes]), np.array([0, num_nodes - 1]), columns, objects, store.sparse)
+    path = GraphStore(
+        edge_index, np.array([0, num_nodes]), np.array([0, num_nodes - 1]), columns, objects, store.sparse
+    )
     rows = np.arange(num_nodes)
     if X.level == "graph":
         Z = Instances(path, np.zeros(1, dtype=np.int64), np.empty((1, 0), dtype=np.int64))

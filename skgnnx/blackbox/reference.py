@@ -90,7 +90,9 @@ class PlainRuns:
     def _checked(self, batch: GraphBatch) -> Tensor:
         first, second = self.outputs(batch), self.outputs(batch)
         if not bool(torch.isfinite(first).all()):
-            raise ValueError(f"The output of {self.name} must be finite. Got NaN or infinity; check its weights and inputs.")
+            raise ValueError(
+                f"The output of {self.name} must be finite. Got NaN or infinity; check its weights and inputs."
+            )
         if not self.same(first, second):
             raise ValueError(
                 f"{self.name} must give the same output twice in evaluation mode. Got outputs that differ by "

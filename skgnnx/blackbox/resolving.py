@@ -47,8 +47,10 @@ def resolve_model(model: Any, *, outputs_only: bool = False) -> Any:
         )
     if outputs_only and callable(model):
         return model
-    wanted = "an nn.Module, a fitted estimator with 'module_', or a callable" if outputs_only else (
-        "an nn.Module or a fitted estimator with 'module_'"
+    wanted = (
+        "an nn.Module, a fitted estimator with 'module_', or a callable"
+        if outputs_only
+        else ("an nn.Module or a fitted estimator with 'module_'")
     )
     raise TypeError(f"'model' must be {wanted}. Got {type(model).__name__}.")
 

@@ -9,17 +9,18 @@ from typing import Any, ClassVar, Literal, Self, dataclass_transform
 import numpy as np
 import torch
 from joblib import effective_n_jobs
+from joblib import hash as joblib_hash
 from sklearn.base import BaseEstimator, TransformerMixin, clone
 from sklearn.utils import Tags, check_random_state
 
 from skgnnx.blackbox import BlackBox, OpenBox
 from skgnnx.blackbox.gathering import Gathered, Masks
-from skgnnx.taxonomy import Taxonomy
 from skgnnx.graphs import Explanations, Instances, check_instances
 from skgnnx.graphs.batch import GraphBatch
 from skgnnx.graphs.digest import model_digest
 from skgnnx.metrics import characterization
 from skgnnx.parallel import explain_chunks
+from skgnnx.taxonomy import Taxonomy
 from skgnnx.validation import BatchSize, Fraction, NonNegativeInt, check_parameters
 
 _CARRIED_BY_CLONES = ("_metadata_request", "_sklearn_output_config", "_skl_callbacks")
@@ -121,14 +122,10 @@ class BaseExplainer(TransformerMixin, BaseEstimator):
             If a parameter or an instance is not usable; the message says which and how to repair it.
         """
         X = self._checked(X)
-        seed = self._root_seed()
         workers = min(effective_n_jobs(self.n_jobs), len(X))
         if workers > 1:
-            serial = clone(self).set_params(n_jobs=1, random_state=seed)
-            serial.__dict__.update({k: v for k, v in self.__dict__.items() if k not in serial.__dict__})
-            E = explain_chunks(serial, X, n_jobs=workers)
-            return E.with_model(self._module())
-        return self._explain_here(X, seed)
+            return explain_chunks(self.for_workers(), X, n_jobs=workers).with_model(self.network())
+        return self._explain_here(X, self._root_seed())
 
     def transform(self, X: Any) -> Explanations:
         """Explain every instance; the same as `explain`, under the name that pipelines call."""
@@ -142,10 +139,10 @@ class BaseExplainer(TransformerMixin, BaseEstimator):
         """
         X = check_instances(X)
         self.fit(X, y, **fit_params)
-        frozen_self, digest = _shallow(self), model_digest(self._module())
+        frozen_self, digest = _shallow(self), model_digest(self.network())
 
         def check() -> None:
-            if model_digest(frozen_self._module()) != digest:
+            if model_digest(frozen_self.network()) != digest:
                 raise RuntimeError(
                     "The model must not change between fit_transform and reading its result. Got another one; call "
                     "explain(X) after training."
@@ -221,8 +218,22 @@ class BaseExplainer(TransformerMixin, BaseEstimator):
         options = {"output": self.output, "threshold": self.threshold, "forward": self.forward}
         return BlackBox(self.model, outputs_only=self.taxonomy.black_box, **options)
 
-    def _module(self) -> Any:
+    def network(self) -> Any:
+        """Return what runs when the model is called: the module behind an estimator, or the model itself."""
         return self._box().model
+
+    def for_workers(self, on_error: str | None = None) -> Self:
+        """Return a copy that explains in one process, with the seed that this one would use now."""
+        copy = _shallow(self)
+        copy.set_params(n_jobs=1, random_state=self._root_seed(), on_error=on_error or self.on_error)
+        return copy
+
+    def fingerprint(self) -> str:
+        """Return a digest of what, besides the model and the instances, decides the result."""
+        free = {"model", "batch_size", "n_jobs", "verbose", "on_error", "forward"}
+        params = {name: value for name, value in _plain_params(self).items() if name not in free}
+        learned = {name: value for name, value in vars(self).items() if name.endswith("_") and not name.startswith("_")}
+        return joblib_hash([type(self).__name__, params, learned])
 
     def _root_seed(self) -> int:
         if isinstance(self.random_state, (int, np.integer)):
@@ -254,7 +265,9 @@ class BaseExplainer(TransformerMixin, BaseEstimator):
                 box={"output": gnn.box_output, "threshold": self.threshold, "forward": self.forward},
             )
 
-    def _attempt(self, gnn: OpenBox, batch: GraphBatch, seed: int) -> Iterator[tuple[GraphBatch, Masks | None, str | None]]:
+    def _attempt(
+        self, gnn: OpenBox, batch: GraphBatch, seed: int
+    ) -> Iterator[tuple[GraphBatch, Masks | None, str | None]]:
         """Explain a batch; on memory shortage halve it, on failure find the instances that cause it."""
         try:
             masks = self._explain_batch(gnn, batch, seed)

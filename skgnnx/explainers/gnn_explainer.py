@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from skgnnx.blackbox import OpenBox
-from skgnnx.explainers.base import BaseExplainer, explainer
 from skgnnx.blackbox.gathering import Masks
 from skgnnx.blackbox.mask_learning import LearnedMasks, MaskParameters, Penalty, edge_pairs, learn_masks
-from skgnnx.taxonomy import Taxonomy
+from skgnnx.explainers.base import BaseExplainer, explainer
 from skgnnx.graphs.batch import GraphBatch
+from skgnnx.taxonomy import Taxonomy
 from skgnnx.validation import NonNegativeFloat, PositiveFloat, PositiveInt
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -164,7 +164,9 @@ class GNNExplainer(BaseExplainer):
         if not self._setting("tie_directions"):
             return MaskParameters(logits, batch.edge_instance, weight)
         unit, first = edge_pairs(batch)
-        tied_weight = torch.zeros(len(first), dtype=gnn.dtype, device=batch.device).scatter_reduce(0, unit, weight, "amax")
+        tied_weight = torch.zeros(len(first), dtype=gnn.dtype, device=batch.device).scatter_reduce(
+            0, unit, weight, "amax"
+        )
         return MaskParameters(logits[first], batch.edge_instance[first], tied_weight, expand=unit)
 
     def _initial_edge_logits(self, batch: GraphBatch, seed: int) -> Tensor:

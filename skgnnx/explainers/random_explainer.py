@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from scipy.special import ndtr
-
 import torch
+from scipy.special import ndtr
 from torch import Tensor
 
 from skgnnx.blackbox import OpenBox
-from skgnnx.explainers.base import BaseExplainer, explainer
 from skgnnx.blackbox.gathering import Masks
-from skgnnx.taxonomy import Taxonomy
+from skgnnx.explainers.base import BaseExplainer, explainer
 from skgnnx.graphs.batch import GraphBatch
+from skgnnx.taxonomy import Taxonomy
 
 
 @explainer

@@ -7,10 +7,10 @@ from typing import ClassVar, Literal
 from torch import Tensor
 
 from skgnnx.blackbox import OpenBox
-from skgnnx.explainers.base import BaseExplainer, explainer
 from skgnnx.blackbox.gathering import Masks
-from skgnnx.taxonomy import Taxonomy
+from skgnnx.explainers.base import BaseExplainer, explainer
 from skgnnx.graphs.batch import GraphBatch
+from skgnnx.taxonomy import Taxonomy
 
 
 @explainer

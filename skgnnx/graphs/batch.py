@@ -123,7 +123,9 @@ class GraphBatch:
             weighted = "edge_weight" in self.X.store.columns
             values = self.attribute("edge_weight") if weighted else torch.ones(self.num_edges, device=self.device)
             size = (self.num_nodes, self.num_nodes)
-            self.memo["adjacency"] = torch.sparse_coo_tensor(torch.stack([target, source]), values, size).to_sparse_csr()
+            self.memo["adjacency"] = torch.sparse_coo_tensor(
+                torch.stack([target, source]), values, size
+            ).to_sparse_csr()
         return self.memo["adjacency"]
 
     @property
@@ -162,9 +164,7 @@ class GraphBatch:
         if kind not in ("edge", "node", "node_feature"):
             return list(array)
         graphs = self.graphs
-        ptr, reach = (
-            (graphs.edge_ptr, graphs.edge_reach) if kind == "edge" else (graphs.node_ptr, graphs.node_reach)
-        )
+        ptr, reach = (graphs.edge_ptr, graphs.edge_reach) if kind == "edge" else (graphs.node_ptr, graphs.node_reach)
         return [array[a:b][reach[a:b]] for a, b in zip(ptr[:-1], ptr[1:], strict=True)]
 
     @cached_property
@@ -237,7 +237,9 @@ class GraphBatch:
             float64, on the batch's device.
         """
         graphs = self.graphs
-        reach = {"edge": graphs.edge_reach, "node": graphs.node_reach, "instance": np.ones(len(self), dtype=bool)}[shape]
+        reach = {"edge": graphs.edge_reach, "node": graphs.node_reach, "instance": np.ones(len(self), dtype=bool)}[
+            shape
+        ]
         ptr = {"edge": graphs.edge_ptr, "node": graphs.node_ptr, "instance": np.arange(len(self) + 1)}[shape]
         size = (len(reach),) if columns is None else (len(reach), columns)
         values = np.zeros(size)
@@ -260,8 +262,12 @@ class GraphBatch:
         rows = np.atleast_2d(self.rows.cpu().numpy())
         digests = []
         for i in range(len(self)):
-            nodes = np.arange(graphs.node_ptr[i], graphs.node_ptr[i + 1])[graphs.node_reach[slice(*graphs.node_ptr[i : i + 2])]]
-            edges = np.arange(graphs.edge_ptr[i], graphs.edge_ptr[i + 1])[graphs.edge_reach[slice(*graphs.edge_ptr[i : i + 2])]]
+            nodes = np.arange(graphs.node_ptr[i], graphs.node_ptr[i + 1])[
+                graphs.node_reach[slice(*graphs.node_ptr[i : i + 2])]
+            ]
+            edges = np.arange(graphs.edge_ptr[i], graphs.edge_ptr[i + 1])[
+                graphs.edge_reach[slice(*graphs.edge_ptr[i : i + 2])]
+            ]
             first = rank[nodes[0]] if len(nodes) else 0
             content = hashlib.blake2b(str((len(nodes), len(edges))).encode(), digest_size=16)
             content.update((rank[ends[:, edges]] - first).tobytes())

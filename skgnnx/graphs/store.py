@@ -276,11 +276,15 @@ def _edges_of(graph: Data, i: int) -> np.ndarray:
     if graph.get("edge_index") is not None:
         edge_index = graph.edge_index.detach().cpu()
         if edge_index.dim() != 2 or edge_index.shape[0] != 2:
-            raise ValueError(f"'edge_index' must have shape (2, num_edges). Got {tuple(edge_index.shape)} in graph {i}.")
+            raise ValueError(
+                f"'edge_index' must have shape (2, num_edges). Got {tuple(edge_index.shape)} in graph {i}."
+            )
         return torch.as_tensor(edge_index, dtype=torch.int64).numpy()
     adjacency = graph.get("adj_t")
     if not torch.is_tensor(adjacency) or adjacency.layout == torch.strided:
-        raise ValueError(f"Each graph must have 'edge_index', or 'adj_t' as a torch sparse tensor. Got none in graph {i}.")
+        raise ValueError(
+            f"Each graph must have 'edge_index', or 'adj_t' as a torch sparse tensor. Got none in graph {i}."
+        )
     target, source = adjacency.detach().cpu().to_sparse_coo().coalesce().indices()
     return torch.stack([source, target]).numpy()
 
