@@ -1,5 +1,16 @@
-"""Scores of explanations."""
+"""Scores of explanations: metrics as functions of explanations, and scorers for scikit-learn."""
 
+from skgnnx.metrics.curve import fidelity_curve
+from skgnnx.metrics.fidelity import characterization, fidelity_delta, fidelity_minus, fidelity_plus
+from skgnnx.metrics.reducing import Score
+from skgnnx.metrics.size import sparsity
 
-def characterization(E, **kw):
-    return 0.0
+__all__ = [
+    "Score",
+    "characterization",
+    "fidelity_curve",
+    "fidelity_delta",
+    "fidelity_minus",
+    "fidelity_plus",
+    "sparsity",
+]

@@ -1,0 +1,258 @@
+"""What a model says of graphs with a part taken out: the ground that fidelity-like metrics stand on.
+
+One model is opened once, every batch of computation graphs is cut out once, and all parts to be taken out of it run one
+after the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from skgnnx.blackbox import BlackBox, OpenBox, heads
+from skgnnx.blackbox.resolving import resolve_model
+from skgnnx.graphs import Entries, Explanations
+from skgnnx.graphs.batch import GraphBatch
+
+REMOVALS = {
+    "edge": ("drop", "weight"),
+    "node": ("zero", "induced"),
+    "feature": ("zero",),
+    "node_feature": ("zero",),
+}
+SHORTENING = ("drop", "induced")
+
+
+@dataclass(frozen=True, eq=False)
+class Outputs:
+    """What a model says of whole graphs and of parts of them.
+
+    Parameters
+    ----------
+    full : Tensor of shape (n, C)
+        Raw output for every instance, NaN where the explanation failed.
+    parts : list of Tensor of shape (n, C)
+        The same for every part that was kept.
+    kind : str
+        What the columns are, as in `skgnnx.blackbox.heads`.
+    threshold : float
+        Probability from which a binary or multi-label head says yes.
+    targets : ndarray of shape (n,)
+        Explained classes or columns.
+    """
+
+    full: Tensor
+    parts: list[Tensor]
+    kind: str
+    threshold: float
+    targets: np.ndarray
+
+    @property
+    def is_regression(self) -> bool:
+        """True if the columns are values, not classes."""
+        return self.kind == "regression"
+
+    def probabilities(self, output: Tensor) -> Tensor:
+        """Return the probabilities (n, T) behind a raw output; values of a regression as they are."""
+        return heads.probabilities(self.kind, output.double())
+
+    def values(self, output: Tensor, of: str = "probability") -> np.ndarray:
+        """Return one number per instance about its target.
+
+        Parameters
+        ----------
+        output : Tensor of shape (n, C)
+            `full` or one of `parts`.
+        of : {"probability", "accuracy"}, default="probability"
+            The probability of the target (the value of a regression), or 1 if the target is what is predicted, else 0.
+
+        Returns
+        -------
+        ndarray of float64, shape (n,)
+        """
+        chosen = self._is_predicted(output) if of == "accuracy" else self._of_target(self.probabilities(output))
+        values = chosen.double().numpy()
+        values[output.isnan().any(dim=1).numpy()] = np.nan
+        return values
+
+    def _is_predicted(self, output: Tensor) -> Tensor:
+        if self.is_regression:
+            raise ValueError("of='accuracy' must be used with a classifier. Got a regression; use of='probability'.")
+        if self.kind.startswith("multilabel"):
+            return self._of_target(self.probabilities(output)) >= self.threshold
+        return heads.predicted(self.kind, output, self.threshold) == torch.from_numpy(self.targets)
+
+    def _of_target(self, values: Tensor) -> Tensor:
+        return values.gather(1, torch.from_numpy(self.targets)[:, None]).squeeze(1)
+
+
+def outputs_of_parts(
+    E: Explanations, weights: Sequence[np.ndarray], *, removal: str | None = None, model: Any = None
+) -> Outputs:
+    """Return what the model says of every instance, whole and with parts taken out.
+
+    What is not among the entries of an explanation stays as it is: edges that are there only for the degrees of the
+    outermost nodes, and everything out of reach.
+
+    Parameters
+    ----------
+    E : Explanations
+        The instances, and the entries of its kind that weights are about.
+    weights : sequence of ndarray, each shaped like ``E.stored().values``
+        How much of every entry is there, from 0 (removed) to 1 (as it is). "drop" and "induced" keep what is above 0.
+    removal : str, default=None
+        How entries are taken out; None means the first of these.
+
+        - edges: "drop" shortens the edge list, so that degrees are computed afresh; "weight" multiplies messages, while
+          normalisation and the layers' own self loops stay those of the whole graph.
+        - nodes: "zero" multiplies their features, their edges stay; "induced" takes nodes out with their edges, except for
+          the explained node or the ends of the explained link. A graph that loses every node keeps them without edges
+          and with zero features, because a model needs a node to answer.
+        - features, features of nodes: "zero" multiplies them.
+    model : Module, default=None
+        None means the model that was explained.
+
+    Returns
+    -------
+    Outputs
+
+    Raises
+    ------
+    ValueError
+        If there is no model, or `removal` does not fit the kind of scores.
+    TypeError
+        If the model has no messages to weigh, or features are not floating-point.
+    """
+    remove = _Removal(E, checked_removal(E.kind, removal))
+    ok = np.flatnonzero(E.ok)
+    if not len(ok):
+        return _nothing(E, len(weights))
+    explained = E if len(ok) == len(E) else E[ok]
+    network = _model_of(E, model)
+    settings = {key: E.box[key] for key in ("output", "threshold", "forward") if key in E.box}
+    box = BlackBox(network, outputs_only=True, **settings)
+    with box.open(explained.instances.with_target(explained.targets)) as gnn, torch.no_grad():
+        full = gnn.reference.detach().cpu()
+        parts = [torch.empty_like(full) for _ in weights]
+        for batch in gnn.batches(removal=remove.how in SHORTENING):
+            place = remove.places(batch, ok)
+            for part, weight in zip(parts, weights):
+                part[torch.from_numpy(batch.positions)] = remove.output(gnn, batch, place, weight, full)
+        kind = gnn.kind_of_output
+    targets = np.where(E.ok, E.targets, 0)
+    return Outputs(_at(full, ok, len(E)), [_at(part, ok, len(E)) for part in parts], kind, box.threshold, targets)
+
+
+def checked_removal(kind: str, removal: str | None) -> str:
+    """Return how entries of a kind are taken out, after checking that it can be done so."""
+    if removal is None:
+        return REMOVALS[kind][0]
+    if removal not in REMOVALS[kind]:
+        raise ValueError(f"The 'removal' parameter must be one of {REMOVALS[kind]} for {kind} scores. Got {removal!r}.")
+    return removal
+
+
+class _Removal:
+    """Takes entries of one kind out of batches."""
+
+    def __init__(self, E: Explanations, how: str) -> None:
+        self.how = how
+        self.kind = E.kind
+        self.entries: Entries = E.stored()
+        if self.entries.ptr is not None:
+            self.width = int(self.entries.ids.max(initial=0)) + 1
+            key = self.entries.rows * self.width + self.entries.ids
+            self.order = np.argsort(key, kind="stable")
+            self.key = key[self.order]
+
+    def places(self, batch: GraphBatch, rows: np.ndarray) -> np.ndarray:
+        """Return for every edge, node or instance of a batch its row among the entries, -1 where it has none."""
+        instance = rows[batch.positions]
+        if self.entries.ptr is None:
+            return instance
+        of_edges = self.kind == "edge"
+        owner = instance[(batch.edge_instance if of_edges else batch.node_instance).cpu().numpy()]
+        ids = batch.edge_id if of_edges else batch.node_id
+        wanted = owner * self.width + ids
+        if not len(self.key):
+            return np.full(len(wanted), -1)
+        place = np.minimum(np.searchsorted(self.key, wanted), len(self.key) - 1)
+        known = (self.key[place] == wanted) & (ids < self.width)
+        return np.where(known, self.order[place], -1)
+
+    def output(self, gnn: OpenBox, batch: GraphBatch, place: np.ndarray, weight: np.ndarray, full: Tensor) -> Tensor:
+        """Return the raw output (B, C) of a batch with a part taken out; exactly the whole one's where nothing is."""
+        weight = np.concatenate([weight, np.ones((1, *weight.shape[1:]))])[place]  # -1 is the added row: it stays
+        whole = full[torch.from_numpy(batch.positions)]
+        changed = self._changed(batch, weight)
+        if not changed.any():
+            return whole
+        run: Callable[[OpenBox, GraphBatch, np.ndarray], Tensor] = getattr(self, f"_{self.how}")
+        return torch.where(torch.from_numpy(changed)[:, None], run(gnn, batch, weight).cpu(), whole)
+
+    def _changed(self, batch: GraphBatch, weight: np.ndarray) -> np.ndarray:
+        touched = weight != 1
+        touched = touched if touched.ndim == 1 else touched.any(axis=1)
+        if self.kind == "feature":
+            return touched
+        owner = batch.edge_instance if self.kind == "edge" else batch.node_instance
+        return np.bincount(owner.cpu().numpy()[touched], minlength=len(batch)) > 0
+
+    def _drop(self, gnn: OpenBox, batch: GraphBatch, weight: np.ndarray) -> Tensor:
+        return gnn.forward(batch.keep_edges(weight > 0))
+
+    def _weight(self, gnn: OpenBox, batch: GraphBatch, weight: np.ndarray) -> Tensor:
+        return gnn.forward(batch, edge_mask=torch.from_numpy(weight).to(batch.device, gnn.dtype))
+
+    def _zero(self, gnn: OpenBox, batch: GraphBatch, weight: np.ndarray) -> Tensor:
+        if self.kind == "node" and (batch.x is None or not batch.x.is_floating_point()):
+            got = "none" if batch.x is None else f"{batch.x.dtype}"
+            raise TypeError(f"removal='zero' needs floating-point node features. Got {got}; use removal='induced'.")
+        x = gnn.float_features(batch)
+        factor = torch.from_numpy(weight).to(x.device, x.dtype)
+        factor = factor.index_select(0, batch.node_instance) if self.kind == "feature" else factor
+        return gnn.forward(batch, x=x * (factor[:, None] if factor.dim() == 1 else factor))
+
+    def _induced(self, gnn: OpenBox, batch: GraphBatch, weight: np.ndarray) -> Tensor:
+        keep = weight > 0
+        owner = batch.node_instance.cpu().numpy()
+        emptied = np.bincount(owner[keep], minlength=len(batch)) == 0
+        if batch.X.level != "graph" or not emptied.any():
+            return gnn.forward(batch.keep_nodes(keep))
+        smaller = batch.keep_nodes(keep | emptied[owner])
+        smaller = smaller.keep_edges(~emptied[smaller.edge_instance.cpu().numpy()])
+        x = smaller.x
+        if x is not None and x.is_floating_point():
+            lost = torch.from_numpy(emptied).to(x.device)[smaller.node_instance]
+            x = x.masked_fill(lost.view(-1, *(1,) * (x.dim() - 1)), 0)
+        return gnn.forward(smaller, x=x)
+
+
+def _model_of(E: Explanations, model: Any) -> Any:
+    """Return the network to ask, after a warning if it is not the one that was explained."""
+    given = E.model if model is None else model
+    if given is None:
+        raise ValueError(
+            "Metrics that remove something must have the model. Got explanations without one (a file or a pickle holds "
+            "none); pass model=, or use E.with_model(model)."
+        )
+    return E.with_model(resolve_model(given, outputs_only=True)).model
+
+
+def _at(output: Tensor, rows: np.ndarray, n: int) -> Tensor:
+    if len(rows) == n:
+        return output
+    everywhere = output.new_full((n, output.shape[1]), float("nan"))
+    everywhere[torch.from_numpy(rows)] = output
+    return everywhere
+
+
+def _nothing(E: Explanations, num_parts: int) -> Outputs:
+    """Return the outputs where no instance was explained: no model is asked."""
+    empty = torch.full((len(E), 2), float("nan"))
+    return Outputs(empty, [empty] * num_parts, "probs", 0.5, np.zeros(len(E), dtype=np.int64))
