@@ -99,6 +99,14 @@ def test_selection_is_that_of_the_undirected_scores(E, k):
     np.testing.assert_array_equal(here.masks["edge"].values, there.masks["edge"].values)
 
 
+def test_a_scored_loop_keeps_its_score_and_counts_once_for_its_node():
+    graph = Data(x=torch.ones(2, 1), edge_index=torch.tensor([[0, 1, 1], [1, 0, 1]]))
+    entries = Entries(np.array([0, 3]), np.arange(3), np.array([0.1, 0.3, 0.5]))
+    E = Explanations(Instances.from_graphs([graph]), {"edge": entries}, "edge", targets=[0])
+    np.testing.assert_allclose(E.undirected()[0], [0.2, 0.2, 0.5])
+    np.testing.assert_allclose(E.to_kind("node", "sum")[0], [0.4, 0.9], rtol=1e-6)
+
+
 def test_hard_stays_hard_while_scores_are_0_and_1():
     graph = Data(x=torch.ones(3, 1), edge_index=torch.tensor([[0, 1, 1, 2], [1, 0, 2, 1]]))
     entries = Entries(np.array([0, 4]), np.arange(4), np.array([0.9, 0.9, 0.1, 0.1]))

@@ -66,6 +66,7 @@ def test_dense_arrays_hold_the_entries_and_zeros(E):
             assert len(dense) == E.lengths(kind)[i]
             if not E.ok[i]:
                 assert np.isnan(dense).all()
+                assert not E.explained[i].any()
                 continue
             ids, values = E.entries(i, kind)
             np.testing.assert_array_equal(dense[ids], values)

@@ -194,6 +194,17 @@ def test_saving_replaces_as_a_whole_or_not_at_all(path, monkeypatch):
     assert list(path.parent.iterdir()) == [path]
 
 
+def test_who_reads_while_it_is_replaced_reads_the_old_file(path):
+    E = random_explanations(0)
+    E.save(path)
+    before = path.read_bytes()
+    with path.open("rb") as reader:
+        start = reader.read(10)
+        E[:1].save(path)
+        assert start + reader.read() == before
+    assert len(Explanations.load(path)) == 1
+
+
 def test_the_name_is_taken_as_it_is(tmp_path):
     random_explanations(0).save(str(tmp_path / "plain"))
     assert os.listdir(tmp_path) == ["plain"]
