@@ -1,0 +1,163 @@
+"""How checks make explainers, draw cases, and compare explanations."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from skgnnx.graphs import Explanations, Instances
+from skgnnx.taxonomy import Taxonomy
+from skgnnx.testing.examples import example
+from skgnnx.testing.strategies import instances, require_hypothesis
+
+Factory = Callable[[nn.Module], Any]
+Case = tuple[nn.Module, Instances]
+TOLERANCE = 1e-6
+
+
+def build(factory: Factory, model: Any, **params: Any) -> Any:
+    """Return an explainer of a model; a class is given its `check_params_`, which keep checks fast."""
+    given = getattr(factory, "check_params_", {}) if isinstance(factory, type) else {}
+    explainer = factory(model, **given) if given else factory(model)
+    return explainer.set_params(**params) if params else explainer
+
+
+def tags_of(factory: Factory) -> Taxonomy:
+    """Return the tags of the explainers that a factory makes."""
+    return getattr(build(factory, example("graph")[0]), "taxonomy", Taxonomy())
+
+
+def masks_of(explainer: Any) -> tuple[str, ...]:
+    """Return the kinds of masks that an explainer can be asked for, the default first."""
+    kinds = tuple(getattr(explainer, "masks_", ("edge",)))
+    return kinds if "mask" in explainer.get_params(deep=False) else kinds[:1]
+
+
+def with_mask(explainer: Any, kind: str) -> Any:
+    """Ask an explainer for one kind of mask."""
+    return explainer.set_params(mask=kind) if "mask" in explainer.get_params(deep=False) else explainer
+
+
+def explained(explainer: Any, X: Instances) -> Explanations:
+    """Return explanations, after fitting a method that learns.
+
+    A TypeError is how a method refuses a kind of model; inside of a hypothesis test the case is then passed over.
+    Warnings about the model are not what is checked.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        try:
+            if tags_of_estimator(explainer).learned:
+                explainer.fit(X)
+            return explainer.explain(X)
+        except TypeError as error:
+            hypothesis = require_hypothesis()
+            if hypothesis.currently_in_test_context():
+                hypothesis.reject()
+            raise AssertionError(f"{name_of(explainer)} must explain {X}. Got TypeError: {error}") from error
+
+
+def tags_of_estimator(explainer: Any) -> Taxonomy:
+    """Return the tags of one explainer."""
+    return getattr(explainer, "taxonomy", Taxonomy())
+
+
+def for_all(factory: Factory, body: Callable[..., None], *more: Any, share: float = 1.0, **options: Any) -> None:
+    """Run ``body(model, X, *drawn)`` on cases of every level that the explainers claim.
+
+    Parameters
+    ----------
+    factory : callable
+        Makes explainers.
+    body : callable
+        Raises AssertionError where a law is broken.
+    *more : SearchStrategy
+        What else is drawn.
+    share : float, default=1.0
+        Share of the examples of the active hypothesis profile, for bodies that take long.
+    **options
+        Passed to `instances`.
+    """
+    st = require_hypothesis().strategies
+    cases = st.sampled_from(tags_of(factory).tasks).flatmap(lambda level: instances(level, **options))
+    for_all_of(st.tuples(cases, *more), lambda drawn: body(*drawn[0], *drawn[1:]), share)
+
+
+def for_all_of(strategy: Any, body: Callable[[Any], None], share: float = 1.0) -> None:
+    """Run a body on what a strategy draws, as often as the active hypothesis profile says."""
+    hypothesis = require_hypothesis()
+    examples = max(3, round(share * hypothesis.settings.default.max_examples))
+    checks = list(hypothesis.HealthCheck)
+
+    @hypothesis.settings(max_examples=examples, deadline=None, suppress_health_check=checks)
+    @hypothesis.given(strategy)
+    def run(drawn: Any) -> None:
+        body(drawn)
+
+    run()
+
+
+def name_of(explainer: Any) -> str:
+    """Return the name used in messages."""
+    return type(explainer).__name__
+
+
+def require(holds: bool, explainer: Any, law: str, got: str = "") -> None:
+    """Raise AssertionError unless a law holds."""
+    if not holds:
+        raise AssertionError(f"{name_of(explainer)}: {law}{f' Got {got}.' if got else ''}")
+
+
+def require_same(
+    explainer: Any, first: Explanations, second: Explanations, law: str, tolerance: float = TOLERANCE
+) -> None:
+    """Raise AssertionError unless two explanations have the same targets and scores.
+
+    The tolerance is relative to the largest score of the instance where that is above 1; 0 asks for equal bits.
+    """
+    require(len(first) == len(second), explainer, law, f"{len(first)} and {len(second)} instances")
+    require(np.array_equal(first.targets, second.targets), explainer, law, f"{first.targets} and {second.targets}")
+    for kind in first.masks:
+        for i in range(len(first)):
+            a, b = first.stored(kind), second.stored(kind)
+            left, right = _dense(first, kind, i), _dense(second, kind, i)
+            require(left.shape == right.shape, explainer, law, f"shapes {left.shape} and {right.shape} at instance {i}")
+            require(a.width == b.width, explainer, law, f"widths {a.width} and {b.width}")
+            scale = max(1.0, float(np.abs(left).max(initial=0)))
+            gap = float(np.abs(left - right).max(initial=0))
+            require(gap <= tolerance * scale, explainer, law, f"{kind} scores that differ by {gap:.2g} at instance {i}")
+
+
+def _dense(E: Explanations, kind: str, i: int) -> np.ndarray:
+    ids, values = E.entries(i, kind)
+    length = len(values) if kind == "feature" else E.instances.num_units("edge" if kind == "edge" else "node", i)
+    if kind == "feature":
+        return np.asarray(values)
+    dense = np.zeros((length, *values.shape[1:]))
+    dense[ids] = values
+    return dense
+
+
+def plain_outputs(model: nn.Module, X: Instances) -> Tensor:
+    """Return what a network says of each instance (n, classes): called by hand, on the whole graph, one at a time."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    outputs = []
+    with torch.no_grad():
+        for instance in X:
+            data = instance.graph
+            given = {key: data[key] for key in ("edge_attr", "edge_type", "edge_weight") if key in data}
+            if instance.level == "graph":
+                given["batch"] = torch.zeros(data.num_nodes, dtype=torch.long)
+            if instance.level == "edge":
+                given["edge_label_index"] = torch.tensor(instance.element).reshape(2, 1)
+            output = model(data.x, data.edge_index, **given)
+            outputs.append(output[instance.element if instance.level == "node" else 0])
+    for module, training in modes:
+        module.training = training
+    return torch.stack(outputs)
