@@ -33,7 +33,7 @@ def config_context(*, memory_budget: int | None = None) -> Iterator[None]:
     ...     pass
     """
     if memory_budget is not None and memory_budget <= 0:
-        raise ValueError(f"The 'memory_budget' of config_context must be a positive number of bytes. Got {memory_budget}.")
+        raise ValueError(f"The 'memory_budget' parameter must be a positive number of bytes. Got {memory_budget} instead.")
     token = _BUDGET.set(memory_budget)
     try:
         yield
@@ -42,6 +42,6 @@ def config_context(*, memory_budget: int | None = None) -> Iterator[None]:
 
 
 def memory_budget() -> int:
-    """Return the bytes that one batch may take."""
+    """Return how many bytes one batch may take in this process at most."""
     given = _BUDGET.get()
     return min(psutil.virtual_memory().available // 4, LARGEST_DEFAULT) if given is None else given

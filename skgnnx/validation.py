@@ -68,7 +68,8 @@ def check_parameters(estimator: Any) -> None:
         value, hint = getattr(estimator, field.name), hints[field.name]
         if get_origin(hint) is not ClassVar and not _accepts(hint, value):
             raise ValueError(
-                f"The {field.name!r} parameter of {type(estimator).__name__} must be {_describe(hint)}. Got {value!r} instead."
+                f"The {field.name!r} parameter of {type(estimator).__name__} must be {_describe(hint)}. Got "
+                f"{value!r} instead."
             )
 
 

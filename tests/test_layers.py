@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).parent.parent / "skgnnx"
 
 # from the bottom to the top; units on one line are neighbours that do not know each other
 LAYERS = [
-    {"validation", "config", "taxonomy"},
+    {"shared_model", "validation", "config", "taxonomy"},
     {"graphs"},
     {"blackbox"},
     {"metrics"},

@@ -91,7 +91,8 @@ class Batcher:
                 return batch, cut
             if cut == Cut.WHOLE:
                 raise ValueError(
-                    f"{self.runs.name} must treat disjoint graphs independently. Got other outputs for a batch of copies; use "
+                    f"{self.runs.name} must treat disjoint graphs independently. Got other outputs for a batch "
+                    "of copies; use "
                     "batch_size=1."
                 )
             cut = Cut(cut + 1)

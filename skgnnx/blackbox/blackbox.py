@@ -23,6 +23,7 @@ from skgnnx.blackbox.resolving import is_regression, resolve_model
 from skgnnx.graphs.batch import GraphBatch
 from skgnnx.graphs.computation_graph import whole_graphs
 from skgnnx.graphs.instances import Instances
+from skgnnx.graphs.unions import with_split_edges
 
 
 class BlackBox:
@@ -160,7 +161,8 @@ class OpenBox:
             return given
         if heads.needs_target(self.kind_of_output, self.reference.shape[1]):
             raise ValueError(
-                f"'target' must be given for {self.name}, whose {self.reference.shape[1]} columns are {self.kind_of_output} "
+                f"'target' must be given for {self.name}, whose {self.reference.shape[1]} columns are "
+                f"{self.kind_of_output} "
                 "outputs. Got None; say which column, for example target=0."
             )
         return heads.predicted(self.kind_of_output, self.reference, self.box.threshold).cpu().numpy()
@@ -200,7 +202,7 @@ class OpenBox:
         """Tell parallel edges apart by a forward pass in which each has a source of its own."""
         edges = batch.edge_index.cpu().numpy()
         split, copied = split_parallel_edges(edges, batch.num_nodes)
-        variant = batch.with_split_edges(split, copied)
+        variant = with_split_edges(batch, split, copied)
         tracer = CallTracer()
         with torch.no_grad(), message_hooks(self.box.model, tracer.propagate, tracer.message):
             self.call(variant)
@@ -213,7 +215,8 @@ class OpenBox:
             or (edges[:, found[found >= 0]] != call[:, found >= 0]).any()
         ):
             raise ValueError(
-                f"Parallel edges must keep their order in layer {self.trace.names[number]!r}. Got messages that cannot be "
+                f"Parallel edges must keep their order in layer {self.trace.names[number]!r}. Got messages that "
+                "cannot be "
                 "told apart; merge parallel edges or give each relation a model input of its own."
             )
         return found

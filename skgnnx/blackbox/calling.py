@@ -55,7 +55,8 @@ class ModelCall:
         given = batch.x if x is None else x
         if self._modifies_input and given is not None:
             given = given.clone()
-        version = None if given is None or given.requires_grad else given._version
+        unwatched = given is None or given.requires_grad or self._modifies_input
+        version = None if unwatched else given._version  # type: ignore[union-attr]
         try:
             with handed_over(batch):
                 output = self._run(batch, given)
@@ -108,7 +109,8 @@ class ModelCall:
             elif parameter.default is inspect.Parameter.empty:
                 keys = ["x", "edge_index", "batch", *batch.X.store.columns, *batch.X.store.objects]
                 raise TypeError(
-                    f"The forward of {type(self.model).__name__} needs {name!r}, which the graphs do not hold. Got keys "
+                    f"The forward of {type(self.model).__name__} needs {name!r}, which the graphs do not hold. "
+                    "Got keys "
                     f"{sorted(set(keys))}; add it to the graphs or give forward=callable(model, batch)."
                 )
         return filled
@@ -120,14 +122,16 @@ class ModelCall:
         expected = _expected_features(self.model)
         if features and len(features) == 1 and expected is not None and expected != features[0]:
             return ValueError(
-                f"The graphs must have the {expected} node features that {type(self.model).__name__} was built for. Got "
-                f"{features[0]} in graph {batch.X.graph_index[batch.positions[0]]}; apply the same preprocessing as in training."
+                f"The graphs must have the {expected} node features that {type(self.model).__name__} was built "
+                "for. Got "
+                f"{features[0]} in graph {batch.X.graph_index[batch.positions[0]]}; apply the same "
+                "preprocessing as in training."
             )
         return type(error)(f"The model {type(self.model).__name__} raised: {error}")
 
 
 def split_data(batch: GraphBatch, union: Batch) -> list[Data]:
-    """Cut the union into one Data per instance."""
+    """Cut the union into one `Data` per instance, as a plain callable takes them."""
     graphs = []
     for i in range(len(batch)):
         nodes, edges = (slice(*map(int, ptr[i : i + 2])) for ptr in (batch.graphs.node_ptr, batch.graphs.edge_ptr))

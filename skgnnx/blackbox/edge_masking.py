@@ -119,7 +119,8 @@ class EdgeMasking:
         if found is None:
             raise ValueError(
                 f"Every message must run along an edge of the graph. Got others in layer {name!r} "
-                f"({call.shape[1]} messages, {own.shape[1]} edges), which makes edges of its own; explain node features "
+                f"({call.shape[1]} messages, {own.shape[1]} edges), which makes edges of its own; explain node "
+                "features "
                 "(mask='node_feature') or use a method that needs no edge masks."
             )
         if is_ambiguous(call, own, found):

@@ -5,12 +5,12 @@ from __future__ import annotations
 import random
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 _LOCK = threading.RLock()
 _CONTAINERS = (dict, list, set)
@@ -29,34 +29,29 @@ def frozen(model: nn.Module | None) -> Iterator[None]:
     model : nn.Module or None
         None restores only the process-wide state.
     """
-    modules = [] if model is None else list(model.modules())
     parameters = [] if model is None else list(model.parameters())
-    with _LOCK, torch.inference_mode(False), torch.enable_grad(), _process_state(parameters):
-        attributes = [_attributes(module) for module in modules]
-        buffers = [(b, b._version, b.clone()) for module in modules for b in module._buffers.values() if b is not None]
-        requires_grad = [parameter.requires_grad for parameter in parameters]
-        try:
-            for module in modules:
-                object.__setattr__(module, "training", False)
-                _drop_cache(module)
-            for parameter in parameters:
-                parameter.requires_grad_(False)
-            yield
-        finally:
-            for module, saved in zip(modules, attributes, strict=True):
-                _restore(module, saved)
-            for buffer, version, value in buffers:
-                if buffer._version != version:
-                    with torch.no_grad():
-                        buffer.copy_(value)
-            for parameter, flag in zip(parameters, requires_grad, strict=True):
-                parameter.requires_grad_(flag)
+    with _LOCK, torch.inference_mode(False), torch.enable_grad(), _process_state(parameters), ExitStack() as restored:
+        for parameter in parameters:
+            restored.callback(parameter.requires_grad_, parameter.requires_grad)
+            parameter.requires_grad_(False)
+        for module in [] if model is None else list(model.modules()):
+            _borrow(module, restored)
+        yield
+
+
+def _borrow(module: nn.Module, restored: ExitStack) -> None:
+    """Put one module into evaluation mode, and note how to undo that and all that a forward pass may leave behind."""
+    for buffer in filter(torch.is_tensor, module._buffers.values()):
+        restored.callback(_restore_buffer, buffer, buffer._version, buffer.clone())
+    restored.callback(_restore, module, _attributes(module))
+    module.__dict__["training"] = False
+    _drop_cache(module)
 
 
 @contextmanager
 def _process_state(parameters: list[nn.Parameter]) -> Iterator[None]:
     devices = sorted({p.device.index for p in parameters if p.device.type == "cuda"})
-    threads, numpy_state, python_state = torch.get_num_threads(), np.random.get_state(), random.getstate()
+    threads, numpy_state, python_state = torch.get_num_threads(), np.random.get_state(), random.getstate()  # noqa: NPY002 (it is what users may rely on)
     with torch.random.fork_rng(devices=devices):
         try:
             # Two threads on graphs of a few dozen nodes take ten times longer than one.
@@ -64,7 +59,7 @@ def _process_state(parameters: list[nn.Parameter]) -> Iterator[None]:
             yield
         finally:
             torch.set_num_threads(threads)
-            np.random.set_state(numpy_state)
+            np.random.set_state(numpy_state)  # noqa: NPY002
             random.setstate(python_state)
 
 
@@ -81,6 +76,12 @@ def _restore(module: nn.Module, saved: list[tuple[str, Any, Any]]) -> None:
         elif isinstance(value, (dict, set)):
             value.clear()
             value.update(content)
+
+
+def _restore_buffer(buffer: Tensor, version: int, value: Tensor) -> None:
+    if buffer._version != version:
+        with torch.no_grad():
+            buffer.copy_(value)
 
 
 def _drop_cache(module: nn.Module) -> None:

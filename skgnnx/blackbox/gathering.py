@@ -35,7 +35,13 @@ class Masks:
 
 
 class Gathered:
-    """Collects the masks of consecutive batches into columns."""
+    """Collects the masks of consecutive batches into columns over all instances.
+
+    Parameters
+    ----------
+    kind : str
+        The primary mask.
+    """
 
     def __init__(self, kind: str) -> None:
         self.kind = kind

@@ -6,21 +6,21 @@ import warnings
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 OUTPUTS = ("auto", "logits", "log_probs", "probs", "binary_logit", "binary_prob", "multilabel", "regression")
 _SOFTMAX = {
-    F.log_softmax: "log_probs",
+    functional.log_softmax: "log_probs",
     torch.log_softmax: "log_probs",
     Tensor.log_softmax: "log_probs",
-    F.softmax: "probs",
+    functional.softmax: "probs",
     torch.softmax: "probs",
     Tensor.softmax: "probs",
     torch.sigmoid: "sigmoid",
     Tensor.sigmoid: "sigmoid",
-    F.sigmoid: "sigmoid",
+    functional.sigmoid: "sigmoid",
 }
 
 
@@ -147,9 +147,9 @@ def log_probabilities(kind: str, output: Tensor) -> Tensor:
     if kind == "log_probs":
         return output
     if kind == "multilabel":
-        return F.logsigmoid(output)
+        return functional.logsigmoid(output)
     if kind == "binary_logit":
-        return torch.cat([F.logsigmoid(-output), F.logsigmoid(output)], dim=1)
+        return torch.cat([functional.logsigmoid(-output), functional.logsigmoid(output)], dim=1)
     return probabilities(kind, output).clamp_min(1e-30).log()
 
 

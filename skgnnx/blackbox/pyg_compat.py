@@ -9,7 +9,7 @@ from torch_geometric.utils import is_sparse, to_edge_index
 
 
 def message_passing_modules(model: nn.Module) -> list[tuple[str, MessagePassing]]:
-    """Return the named layers that pass messages."""
+    """Return the layers of a model that pass messages, with their names."""
     return [(name, module) for name, module in model.named_modules() if isinstance(module, MessagePassing)]
 
 
@@ -20,7 +20,7 @@ def unfuse(layer: MessagePassing) -> bool:
 
 
 def fuse(layer: MessagePassing, value: bool) -> None:
-    """Give a layer its fusing flag back."""
+    """Give a layer back the fusing flag that `unfuse` has taken from it."""
     layer.fuse = value
 
 

@@ -12,10 +12,12 @@ from torch_geometric.nn import MessagePassing
 from skgnnx.blackbox.calling import ModelCall
 from skgnnx.blackbox.edge_masking import CallTracer, message_hooks
 from skgnnx.blackbox.pyg_compat import edges_of_call, message_dim
-from skgnnx.graphs.batch import GraphBatch, shared_graphs
+from skgnnx.graphs.batch import GraphBatch
+from skgnnx.graphs.columns import Column
 from skgnnx.graphs.computation_graph import whole_graphs
 from skgnnx.graphs.instances import Instances
-from skgnnx.graphs.store import Column, GraphStore
+from skgnnx.graphs.store import GraphStore
+from skgnnx.graphs.unions import shared_graphs
 
 LEAST_CALLS = 4
 

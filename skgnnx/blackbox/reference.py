@@ -11,9 +11,10 @@ from torch import Tensor
 
 from skgnnx.blackbox.calling import ModelCall
 from skgnnx.config import memory_budget
-from skgnnx.graphs.batch import GraphBatch, shared_graphs
+from skgnnx.graphs.batch import GraphBatch
 from skgnnx.graphs.computation_graph import ComputationGraphs, whole_graphs
 from skgnnx.graphs.instances import Instances
+from skgnnx.graphs.unions import shared_graphs
 
 BEST_EDGES_PER_BATCH = 200_000
 
@@ -52,7 +53,8 @@ class PlainRuns:
         if output.dim() == 0 or output.shape[0] != expected:
             raise ValueError(
                 f"{self.name} must return one row per {batch.X.level} ({expected} here). Got shape "
-                f"{tuple(output.shape)}; pool with the 'batch' vector, or use the Instances constructor of the right level."
+                f"{tuple(output.shape)}; pool with the 'batch' vector, or use the Instances constructor of the "
+                "right level."
             )
         output = output.flatten(1) if output.dim() > 1 else output.unsqueeze(1)
         return output[batch.rows] if batch.X.level == "node" else output
@@ -80,7 +82,8 @@ class PlainRuns:
             return output
         self.mixes_batch = True
         warnings.warn(
-            f"{self.name} mixes the graphs of a batch, so graphs are explained one at a time; pass 'batch' to its pooling "
+            f"{self.name} mixes the graphs of a batch, so graphs are explained one at a time; pass 'batch' to "
+            "its pooling "
             "and normalisation to make it faster.",
             UserWarning,
             stacklevel=2,

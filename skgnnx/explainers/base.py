@@ -20,10 +20,9 @@ from skgnnx.graphs.batch import GraphBatch
 from skgnnx.graphs.digest import model_digest
 from skgnnx.metrics import characterization
 from skgnnx.parallel import explain_chunks
+from skgnnx.shared_model import SharedModelMixin
 from skgnnx.taxonomy import Taxonomy
 from skgnnx.validation import BatchSize, Fraction, NonNegativeInt, check_parameters
-
-_CARRIED_BY_CLONES = ("_metadata_request", "_sklearn_output_config", "_skl_callbacks")
 
 
 @dataclass_transform(kw_only_default=True)
@@ -33,7 +32,7 @@ def explainer(cls: type) -> type:
 
 
 @dataclass(eq=False, repr=False)
-class BaseExplainer(TransformerMixin, BaseEstimator):
+class BaseExplainer(SharedModelMixin, TransformerMixin, BaseEstimator):
     """Base of all explainers; a subclass writes its fields and `_explain_batch`.
 
     Parameters
@@ -79,6 +78,7 @@ class BaseExplainer(TransformerMixin, BaseEstimator):
 
     masks_: ClassVar[tuple[str, ...]] = ("edge",)
     taxonomy: ClassVar[Taxonomy] = Taxonomy()
+    check_params_: ClassVar[dict[str, Any]] = {}  # what keeps the public checks fast
 
     def fit(self, X: Any, y: Any = None) -> Self:
         """Check the parameters and the instances, and train what the method learns.
@@ -134,8 +134,8 @@ class BaseExplainer(TransformerMixin, BaseEstimator):
     def fit_transform(self, X: Any, y: Any = None, **fit_params: Any) -> Explanations:
         """Fit, and explain the same instances when the result is first read.
 
-        Pipelines call this while fitting and usually throw the result away, so computing it is put off; reading it after
-        the model has changed is an error.
+        Pipelines call this while fitting and usually throw the result away, so computing it is put off; reading it
+        after the model has changed is an error.
         """
         X = check_instances(X)
         self.fit(X, y, **fit_params)
@@ -162,34 +162,6 @@ class BaseExplainer(TransformerMixin, BaseEstimator):
     def set_output(self, *, transform: str | None = None) -> Self:
         """Set the container of `transform`; only feature masks are tables, other kinds are returned as they are."""
         return super().set_output(transform=transform) if self._kind() == "feature" else self
-
-    def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """Return the parameters; those of the model are not among them."""
-        model = self.model
-        try:
-            self.model = None
-            params = super().get_params(deep=deep)
-        finally:
-            self.model = model
-        return {**params, "model": model}
-
-    def set_params(self, **params: Any) -> Self:
-        """Set parameters; those of the model are refused, because the model is fitted and shared."""
-        nested = [name for name in params if name.startswith("model__")]
-        if nested:
-            raise ValueError(
-                f"Parameters of the model must be set before it is trained. Got {nested[0]!r} for {type(self).__name__}; "
-                "tune a model together with its explainer in ExplainedEstimator (estimator__...)."
-            )
-        return super().set_params(**params)
-
-    def __sklearn_clone__(self) -> Self:
-        params = {name: value for name, value in self.get_params(deep=False).items() if name != "model"}
-        copy = type(self)(model=self.model, **{name: clone(value, safe=False) for name, value in params.items()})
-        for name in _CARRIED_BY_CLONES:
-            if name in self.__dict__:
-                setattr(copy, name, self.__dict__[name])
-        return copy
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
@@ -249,7 +221,7 @@ class BaseExplainer(TransformerMixin, BaseEstimator):
                 for part, masks, error in self._attempt(gnn, batch, seed):
                     gathered.add(gnn, part, masks, error)
                 if self.verbose:
-                    print(f"[{type(self).__name__}] explained {len(gathered)} of {len(X)}")
+                    print(f"[{type(self).__name__}] explained {len(gathered)} of {len(X)}")  # noqa: T201 (verbose)
             return Explanations(
                 X,
                 gathered.entries(),

@@ -47,15 +47,16 @@ class GNNExplainer(BaseExplainer):
         A second mask learned together with edges.
     preset : {"default", "paper", "pyg"}, default="default"
         Values of the parameters below that are None. "paper" is the authors' code (learning rate 0.1, logits around 1,
-        one logit per undirected pair); "pyg" is PyG 2.8's (0.01, around 0, a logit per direction, no penalty in the first
-        step, entries without gradient in the first step scored 0); "default" is "paper" with the entropy penalty cut
-        to 0.1, because at 1 it can outweigh the prediction.
+        one logit per undirected pair); "pyg" is PyG 2.8's (0.01, around 0, a logit per direction, no penalty in the
+        first step, entries without gradient in the first step scored 0); "default" is "paper" with the entropy penalty
+        cut to 0.1, because at 1 it can outweigh the prediction.
     epochs : int >= 1, optional
         Steps of Adam; 100 in all presets.
     lr : float > 0, optional
         Learning rate; 0.1 ("default", "paper") or 0.01 ("pyg").
     init_mean : float, optional
-        Mean of the initial edge logits, whose standard deviation is sqrt(2 / nodes); 1 ("default", "paper") or 0 ("pyg").
+        Mean of the initial edge logits, whose standard deviation is sqrt(2 / nodes); 1 ("default", "paper") or 0
+        ("pyg").
     edge_size, edge_entropy : float >= 0, optional
         Penalties :math:`a_s` (0.005) and :math:`a_e` (0.1 "default", 1 "paper", "pyg").
     feature_size, feature_entropy : float >= 0, optional
@@ -65,8 +66,8 @@ class GNNExplainer(BaseExplainer):
     n_init : int >= 1, default=1
         Runs from different initial masks; masks are their mean, ``E.spread`` holds the standard deviation per entry.
     tol : float > 0, optional
-        Stop an instance once its loss has changed by less than `tol` relative in each of 10 consecutive steps; None runs
-        all epochs.
+        Stop an instance once its loss has changed by less than `tol` relative in each of 10 consecutive steps; None
+        runs all epochs.
 
     Notes
     -----
@@ -100,6 +101,7 @@ class GNNExplainer(BaseExplainer):
 
     masks_: ClassVar[tuple[str, ...]] = ("edge", "node", "feature", "node_feature")
     taxonomy: ClassVar[Taxonomy] = Taxonomy(family="perturbation", flow="forward", mask="soft", deterministic=False)
+    check_params_: ClassVar[dict[str, Any]] = {"epochs": 3}
 
     def _setting(self, name: str) -> Any:
         """Return a parameter, or what the preset says where it is None."""

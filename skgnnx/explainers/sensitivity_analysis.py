@@ -17,9 +17,9 @@ from skgnnx.taxonomy import Taxonomy
 class SensitivityAnalysis(BaseExplainer):
     r"""Gradient of the score with respect to edges, nodes or features.
 
-    With :math:`g = \partial s_c / \partial z` for the pre-softmax score :math:`s_c` of the target, an entry is scored by
-    :math:`g^2`, and a node by the sum of its entries. Edges carry a gate of 1 on each of their messages and are scored by
-    the gate's gradient; a gate is not the edge weight, which also enters degrees.
+    With :math:`g = \partial s_c / \partial z` for the pre-softmax score :math:`s_c` of the target, an entry is scored
+    by :math:`g^2`, and a node by the sum of its entries. Edges carry a gate of 1 on each of their messages and are
+    scored by the gate's gradient; a gate is not the edge weight, which also enters degrees.
 
     Parameters
     ----------
@@ -30,8 +30,8 @@ class SensitivityAnalysis(BaseExplainer):
 
     Notes
     -----
-    Baldassarre & Azizpour, "Explainability Techniques for Graph Convolutional Networks", 2019. Other parameters are those
-    of `BaseExplainer`.
+    Baldassarre & Azizpour, "Explainability Techniques for Graph Convolutional Networks", 2019. Other parameters are
+    those of `BaseExplainer`.
 
     Examples
     --------

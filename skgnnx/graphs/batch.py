@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import copy
-import hashlib
-from dataclasses import replace
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -13,8 +11,9 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Batch
 
-from skgnnx.graphs.computation_graph import ComputationGraphs, whole_graphs
+from skgnnx.graphs.computation_graph import ComputationGraphs
 from skgnnx.graphs.instances import Instances
+from skgnnx.graphs.noise import draw_normal
 
 
 class GraphBatch:
@@ -165,7 +164,7 @@ class GraphBatch:
             return list(array)
         graphs = self.graphs
         ptr, reach = (graphs.edge_ptr, graphs.edge_reach) if kind == "edge" else (graphs.node_ptr, graphs.node_reach)
-        return [array[a:b][reach[a:b]] for a, b in zip(ptr[:-1], ptr[1:], strict=True)]
+        return [array[a:b][reach[a:b]] for a, b in pairwise(ptr)]
 
     @cached_property
     def num_reached_nodes(self) -> Tensor:
@@ -236,89 +235,4 @@ class GraphBatch:
         Tensor
             float64, on the batch's device.
         """
-        graphs = self.graphs
-        reach = {"edge": graphs.edge_reach, "node": graphs.node_reach, "instance": np.ones(len(self), dtype=bool)}[
-            shape
-        ]
-        ptr = {"edge": graphs.edge_ptr, "node": graphs.node_ptr, "instance": np.arange(len(self) + 1)}[shape]
-        size = (len(reach),) if columns is None else (len(reach), columns)
-        values = np.zeros(size)
-        for i, digest in enumerate(self._digests):
-            seed = hashlib.blake2b(digest + f"{random_state}|{shape}".encode(), digest_size=16).digest()
-            stream = np.random.Generator(np.random.Philox(int.from_bytes(seed, "little")))
-            rows = np.flatnonzero(reach[ptr[i] : ptr[i + 1]]) + ptr[i]
-            values[rows] = stream.standard_normal((len(rows), *size[1:]))
-        return self._tensor(values)
-
-    @cached_property
-    def _digests(self) -> list[bytes]:
-        """Digest of each instance: features, edges and attributes that reach it, element and target."""
-        graphs, ends = self.graphs, self.edge_index.cpu().numpy()
-        rank = np.cumsum(graphs.node_reach) - 1
-        columns = self.X.store.columns
-        node_keys = [key for key in ("x", "pos") if key in columns and columns[key].slot == "node"]
-        edge_keys = [key for key in ("edge_attr", "edge_weight", "edge_type") if key in columns]
-        edge_keys = [key for key in edge_keys if columns[key].slot == "edge"]
-        rows = np.atleast_2d(self.rows.cpu().numpy())
-        digests = []
-        for i in range(len(self)):
-            nodes = np.arange(graphs.node_ptr[i], graphs.node_ptr[i + 1])[
-                graphs.node_reach[slice(*graphs.node_ptr[i : i + 2])]
-            ]
-            edges = np.arange(graphs.edge_ptr[i], graphs.edge_ptr[i + 1])[
-                graphs.edge_reach[slice(*graphs.edge_ptr[i : i + 2])]
-            ]
-            first = rank[nodes[0]] if len(nodes) else 0
-            content = hashlib.blake2b(str((len(nodes), len(edges))).encode(), digest_size=16)
-            content.update((rank[ends[:, edges]] - first).tobytes())
-            for key in node_keys:
-                content.update(columns[key].values[graphs.node_id[nodes]].tobytes())
-            for key in edge_keys:
-                content.update(columns[key].values[graphs.edge_id[edges]].tobytes())
-            if self.X.level != "graph":
-                content.update((rank[rows[:, i]] - first).tobytes())
-            if self.targets is not None:
-                content.update(int(self.targets[i]).to_bytes(8, "little", signed=True))
-            digests.append(content.digest())
-        return digests
-
-    def with_split_edges(self, edges: np.ndarray, copied: np.ndarray) -> GraphBatch:
-        """Return the batch with copies of some nodes added, for edges that start at them.
-
-        Parameters
-        ----------
-        edges : ndarray of shape (2, E)
-            The edges, where new nodes are numbered from `num_nodes`.
-        copied : ndarray
-            The node that each new node is a copy of.
-        """
-        graphs = self.graphs
-        origin = np.concatenate([np.arange(self.num_nodes), copied]).astype(np.int64)
-        instance = self.node_instance.cpu().numpy()[origin]
-        order = np.argsort(instance, kind="stable")
-        place = np.empty(len(order), dtype=np.int64)
-        place[order] = np.arange(len(order))
-        origin = origin[order]
-        batch = copy.copy(self)
-        batch.memo = {}
-        node_ptr = np.concatenate([[0], np.cumsum(np.bincount(instance, minlength=len(self)))])
-        batch.graphs = replace(
-            graphs, node_ptr=node_ptr, node_id=graphs.node_id[origin], node_level=graphs.node_level[origin]
-        )
-        batch.node_instance = self._tensor(instance[order])
-        batch.node_reach = self._tensor(batch.graphs.node_reach)
-        batch.edge_index = self._tensor(place[edges])
-        batch.rows = self.rows if self.X.level == "graph" else self._tensor(place[self.rows.cpu().numpy()])
-        batch.__dict__.pop("ptr", None)
-        return batch
-
-
-def shared_graphs(X: Instances, device: torch.device) -> GraphBatch:
-    """Return one copy of each graph, with the output rows of all instances."""
-    graphs, first = np.unique(X.graph_index, return_index=True)
-    one_each = X[first]
-    batch = GraphBatch(one_each, np.arange(len(first)), whole_graphs(one_each, np.arange(len(first))), device=device)
-    shift = batch.graphs.node_ptr[np.searchsorted(graphs, X.graph_index)]
-    elements = X.element + shift[:, None]
-    batch.rows = torch.from_numpy(elements[:, 0] if X.level == "node" else elements.T.copy()).to(device)
-    return batch
+        return draw_normal(self, random_state, shape, columns)

@@ -6,8 +6,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from skgnnx.graphs.columns import ranges
 from skgnnx.graphs.instances import Instances
-from skgnnx.graphs.store import GraphStore, ranges
+from skgnnx.graphs.store import GraphStore
 
 SCRATCH_CELLS = 40_000_000
 

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from skgnnx.graphs.columns import ranges
 from skgnnx.graphs.entries import Entries, offsets
 from skgnnx.graphs.explanation_array import ExplanationArray
 from skgnnx.graphs.instances import Instances
 from skgnnx.graphs.selection import units
-from skgnnx.graphs.store import ranges
 
 if TYPE_CHECKING:
     from skgnnx.graphs.explanations import Explanations

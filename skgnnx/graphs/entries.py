@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from skgnnx.graphs.store import ranges
+from skgnnx.graphs.columns import ranges
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,10 +7,13 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+
 from skgnnx.graphs.digest import model_digest
 from skgnnx.graphs.explanation_array import FIELDS
 from skgnnx.graphs.explanation_views import ExplanationViews
 from skgnnx.graphs.instances import Instances
+from skgnnx.graphs.stripped import StrippedStore, same_shapes
 
 
 class Explanations(ExplanationViews):
@@ -117,6 +120,38 @@ class Explanations(ExplanationViews):
                 stacklevel=2,
             )
         return self._with(model=model, model_digest=self.model_digest or digest)
+
+    def without_graphs(self) -> Explanations:
+        """Return the same scores with only the sizes of the graphs, small to send; `with_instances` is the way back."""
+        X = self.instances
+        graphs, graph_index = np.unique(X.graph_index, return_inverse=True)
+        store = StrippedStore(X.store.node_ptr, X.store.edge_ptr).select(graphs)
+        sizes = Instances(store, graph_index, X.element, X.target, ids=X.ids, exclude_link=X.exclude_link)
+        return self._with(instances=sizes)
+
+    def with_instances(self, instances: Instances) -> Explanations:
+        """Return the same scores over equal instances, for example those that a worker got a copy of.
+
+        Parameters
+        ----------
+        instances : Instances
+            The predictions that were explained, in their order.
+
+        Returns
+        -------
+        Explanations
+
+        Raises
+        ------
+        ValueError
+            If their number, their elements or the sizes of their graphs differ.
+        """
+        if not same_shapes(instances, self.instances):
+            raise ValueError(
+                f"'instances' must be the {len(self)} predictions that were explained, in their order. Got "
+                f"{len(instances)} others."
+            )
+        return self._with(instances=instances)
 
     def save(self, path: str | os.PathLike[str], graphs: str | bool = "used") -> None:
         """Write to one file without pickle, atomically.

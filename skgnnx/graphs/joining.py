@@ -13,7 +13,7 @@ from skgnnx.graphs.truth import Truth
 
 
 def join_instances(parts: list[Instances]) -> Instances:
-    """Join parts of one level; parts over one store keep it."""
+    """Join parts of one level; parts that share a store go on sharing it."""
     if not parts:
         raise ValueError("Found array with 0 sample(s) while a minimum of 1 is required: nothing to join.")
     _check_same([part.level for part in parts], "level")
@@ -41,7 +41,9 @@ def gather_instances(items: list[Any]) -> Instances:
     """Make `Instances` of a list of `Instance`, as scikit-learn cuts a sequence."""
     for i, item in enumerate(items):
         if not isinstance(item, Instance):
-            raise TypeError(f"X must hold only Instance objects or only graphs. Got {type(item).__name__} at index {i}.")
+            raise TypeError(
+                f"X must hold only Instance objects or only graphs. Got {type(item).__name__} at index {i}."
+            )
     sources = [item.source for item in items]
     if all(source is not None and source[0] is sources[0][0] for source in sources):
         return sources[0][0][np.array([i for _, i in sources])]
@@ -55,10 +57,10 @@ def _from_bare(items: list[Instance]) -> Instances:
     _check_same([item.target is None for item in items], "choice of given or predicted targets")
     graphs: dict[int, tuple[int, Data]] = {}
     index = [graphs.setdefault(id(item.graph), (len(graphs), item.graph))[0] for item in items]
-    element = np.array([np.atleast_1d(item.element) if item.element is not None else [] for item in items], dtype=np.int64)
+    elements = [[] if item.element is None else np.atleast_1d(item.element) for item in items]
     target = None if items[0].target is None else np.array([item.target for item in items])
     store = GraphStore.from_graphs([graph for _, graph in graphs.values()])
-    return Instances(store, np.array(index), element.reshape(len(items), -1), target)
+    return Instances(store, np.array(index), np.array(elements, dtype=np.int64).reshape(len(items), -1), target)
 
 
 def _joined_truth(parts: list[Instances]) -> Truth | None:
@@ -86,4 +88,6 @@ def _joined_node_ids(parts: list[Instances], stores: list[GraphStore]) -> list[A
 def _check_same(values: list[Any], what: str) -> None:
     for i, value in enumerate(values):
         if value != values[0]:
-            raise ValueError(f"All instances must have the same {what}. Got {value!r} at index {i}, {values[0]!r} before.")
+            raise ValueError(
+                f"All instances must have the same {what}. Got {value!r} at index {i}, {values[0]!r} before."
+            )

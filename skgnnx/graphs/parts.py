@@ -6,11 +6,11 @@ import numpy as np
 import torch
 from torch_geometric.data import Data
 
+from skgnnx.graphs.columns import ranges
 from skgnnx.graphs.conversion import convert, is_excluded
 from skgnnx.graphs.cutting import keep_share
 from skgnnx.graphs.explanation_array import ExplanationArray
 from skgnnx.graphs.instances import Instances
-from skgnnx.graphs.store import ranges
 
 
 def cut_out(E: ExplanationArray, sparsity: float) -> list[Data | None]:

@@ -13,12 +13,13 @@ from typing import Any
 
 import numpy as np
 
+from skgnnx.graphs.columns import Column
 from skgnnx.graphs.digest import instances_digest
 from skgnnx.graphs.entries import Entries
 from skgnnx.graphs.explanations import Explanations
 from skgnnx.graphs.instances import Instances
 from skgnnx.graphs.packing import Packer, unpack
-from skgnnx.graphs.store import Column, GraphStore
+from skgnnx.graphs.store import GraphStore
 from skgnnx.graphs.stripped import StrippedStore
 
 FORMAT = "skgnnx.explanations"
@@ -67,9 +68,8 @@ def read(path: str | os.PathLike[str], instances: Instances | None) -> Explanati
         digest = header["instances"]["digest"]
     except BROKEN as error:
         raise _not_ours(path) from error
-    if instances is not None:
-        X = _same_instances(instances, digest, path)
-    return Explanations(X, masks, targets=arrays["targets"], **fields)
+    E = Explanations(X, masks, targets=arrays["targets"], **fields)
+    return E if instances is None else E.with_instances(_same_instances(instances, digest, path))
 
 
 def _informative(packer: Packer, value: Any) -> Any:
@@ -172,12 +172,12 @@ def _object_column(values: list[Any]) -> np.ndarray:
     return column
 
 
-def _write_archive(path: Path, arrays: dict[str, np.ndarray]) -> None:
+def _write_archive(path: Path, arrays: dict[str, Any]) -> None:
     """Write beside the final name and rename, so that nobody ever sees half a file."""
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         with temporary.open("xb") as file:
-            np.savez_compressed(file, allow_pickle=False, **arrays)
+            np.savez_compressed(file, **arrays)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

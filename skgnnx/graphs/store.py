@@ -2,42 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
-from torch_geometric.data import Data, HeteroData
+from torch_geometric.data import Data
 
-STRUCTURE_KEYS = frozenset({"edge_index", "adj_t", "adj", "num_nodes", "batch", "ptr"})
-
-
-@dataclass(frozen=True)
-class Column:
-    """The values of one key over all graphs.
-
-    Parameters
-    ----------
-    slot : {"node", "edge", "graph"}
-        What one row belongs to.
-    values : ndarray
-        Rows of all graphs, one graph after the other; keys that hold node ids (``"index"`` in the name) run along the
-        last axis instead.
-    ptr : ndarray of shape (num_graphs + 1,)
-        First row of each graph.
-    """
-
-    slot: str
-    values: np.ndarray
-    ptr: np.ndarray
-    along_last: bool = False
-
-    def of(self, graph: int) -> np.ndarray:
-        """Return the rows of one graph."""
-        span = slice(self.ptr[graph], self.ptr[graph + 1])
-        return self.values[..., span] if self.along_last else self.values[span]
+from skgnnx.graphs.columns import (
+    STRUCTURE_KEYS,
+    Column,
+    as_column,
+    check_ends,
+    checked_graph,
+    edges_of,
+    offsets,
+    ranges,
+)
 
 
 @dataclass(frozen=True)
@@ -52,7 +35,7 @@ class EdgeIndex:
     def build(cls, near_end: np.ndarray, far_end: np.ndarray, num_nodes: int) -> EdgeIndex:
         """Sort edges by their near end, keeping their order within a node."""
         edge_id = np.argsort(near_end, kind="stable")
-        return cls(_offsets(np.bincount(near_end, minlength=num_nodes)), far_end[edge_id], edge_id)
+        return cls(offsets(np.bincount(near_end, minlength=num_nodes)), far_end[edge_id], edge_id)
 
 
 class GraphStore:
@@ -111,16 +94,17 @@ class GraphStore:
         ValueError
             If a graph refers to a node that it does not have, holds NaN, or differs in its number of features.
         """
-        graphs = [_checked_graph(graph, i) for i, graph in enumerate(graphs)]
-        edges = [_edges_of(graph, i) for i, graph in enumerate(graphs)]
-        node_ptr = _offsets(int(graph.num_nodes or 0) for graph in graphs)
-        edge_ptr = _offsets(e.shape[1] for e in edges)
+        graphs = [checked_graph(graph, i) for i, graph in enumerate(graphs)]
+        edges = [edges_of(graph, i) for i, graph in enumerate(graphs)]
+        node_ptr = offsets(int(graph.num_nodes or 0) for graph in graphs)
+        edge_ptr = offsets(e.shape[1] for e in edges)
         edge_index = edges[0] if len(edges) == 1 else np.concatenate(edges, axis=1)
-        _check_ends(edge_index, node_ptr, edge_ptr)
+        check_ends(edge_index, node_ptr, edge_ptr)
         columns, objects = {}, {}
-        for key in dict.fromkeys(key for graph in graphs for key in graph.keys() if key not in STRUCTURE_KEYS):
-            values = [graph[key] if key in graph else None for graph in graphs]
-            column = _as_column(key, values, graphs, node_ptr, edge_ptr)
+        keys = dict.fromkeys(key for graph in graphs for key, _ in graph)
+        for key in [key for key in keys if key not in STRUCTURE_KEYS]:
+            values = [graph.get(key) for graph in graphs]
+            column = as_column(key, values, graphs, node_ptr, edge_ptr)
             if column is None:
                 objects[key] = [value.clone() if torch.is_tensor(value) else value for value in values]
             else:
@@ -182,10 +166,10 @@ class GraphStore:
         for key, column in self.columns.items():
             rows = ranges(column.ptr[graphs], np.diff(column.ptr)[graphs])
             values = column.values[..., rows] if column.along_last else column.values[rows]
-            columns[key] = Column(column.slot, values, _offsets(np.diff(column.ptr)[graphs]), column.along_last)
+            columns[key] = Column(column.slot, values, offsets(np.diff(column.ptr)[graphs]), column.along_last)
         objects = {key: [values[g] for g in graphs] for key, values in self.objects.items()}
-        node_ptr = _offsets(np.diff(self.node_ptr)[graphs])
-        edge_ptr = _offsets(np.diff(self.edge_ptr)[graphs])
+        node_ptr = offsets(np.diff(self.node_ptr)[graphs])
+        edge_ptr = offsets(np.diff(self.edge_ptr)[graphs])
         return GraphStore(self.edge_index[:, edge_rows], node_ptr, edge_ptr, columns, objects, self.sparse)
 
     @cached_property
@@ -252,81 +236,3 @@ class GraphStore:
                 f"The values of {key!r} must be finite. Got NaN or infinity at {column.slot} {row - column.ptr[graph]} "
                 f"of graph {graph}; impute or remove it."
             )
-
-
-def ranges(starts: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Concatenate ``arange(start, start + count)`` for every pair."""
-    counts = np.asarray(counts)
-    ends = np.cumsum(counts)
-    total = int(ends[-1]) if len(ends) else 0
-    return np.repeat(np.asarray(starts) - (ends - counts), counts) + np.arange(total)
-
-
-def _offsets(sizes: Iterable[int]) -> np.ndarray:
-    return np.concatenate([[0], np.cumsum(np.fromiter(sizes, dtype=np.int64))])
-
-
-def _checked_graph(graph: Any, i: int) -> Data:
-    if isinstance(graph, HeteroData) or not isinstance(graph, Data):
-        raise TypeError(f"Each graph must be a torch_geometric Data. Got {type(graph).__name__} at index {i}.")
-    return graph
-
-
-def _edges_of(graph: Data, i: int) -> np.ndarray:
-    if graph.get("edge_index") is not None:
-        edge_index = graph.edge_index.detach().cpu()
-        if edge_index.dim() != 2 or edge_index.shape[0] != 2:
-            raise ValueError(
-                f"'edge_index' must have shape (2, num_edges). Got {tuple(edge_index.shape)} in graph {i}."
-            )
-        return torch.as_tensor(edge_index, dtype=torch.int64).numpy()
-    adjacency = graph.get("adj_t")
-    if not torch.is_tensor(adjacency) or adjacency.layout == torch.strided:
-        raise ValueError(
-            f"Each graph must have 'edge_index', or 'adj_t' as a torch sparse tensor. Got none in graph {i}."
-        )
-    target, source = adjacency.detach().cpu().to_sparse_coo().coalesce().indices()
-    return torch.stack([source, target]).numpy()
-
-
-def _check_ends(edge_index: np.ndarray, node_ptr: np.ndarray, edge_ptr: np.ndarray) -> None:
-    if not edge_index.size:
-        return
-    limit = np.repeat(np.diff(node_ptr), np.diff(edge_ptr))
-    bad = ((edge_index < 0) | (edge_index >= limit)).any(axis=0)
-    if bad.any():
-        edge = int(np.argmax(bad))
-        graph = int(np.searchsorted(edge_ptr, edge, side="right")) - 1
-        raise ValueError(
-            f"'edge_index' must hold node ids in [0, {limit[edge]}). Got edge {tuple(edge_index[:, edge].tolist())} "
-            f"at position {edge - edge_ptr[graph]} of graph {graph}; set num_nodes or repair the ids."
-        )
-
-
-def _as_column(
-    key: str, values: list[Any], graphs: list[Data], node_ptr: np.ndarray, edge_ptr: np.ndarray
-) -> Column | None:
-    """Return the column of one key, or None where the values cannot be one array."""
-    if not all(torch.is_tensor(value) and value.layout == torch.strided and value.dim() for value in values):
-        return None
-    if all(graph.is_node_attr(key) for graph in graphs):
-        slot, ptr = "node", node_ptr
-    elif all(graph.is_edge_attr(key) for graph in graphs):
-        slot, ptr = "edge", edge_ptr
-    else:
-        slot, ptr = "graph", None
-    along_last = slot == "graph" and "index" in key
-    shapes = [value.shape[:-1] if along_last else value.shape[1:] for value in values]
-    for i, shape in enumerate(shapes):
-        if shape == shapes[0]:
-            continue
-        if slot == "graph":
-            return None
-        raise ValueError(
-            f"All graphs must have the same number of columns in {key!r}. Got {tuple(shape)} in graph {i} "
-            f"and {tuple(shapes[0])} in graph 0."
-        )
-    axis = -1 if along_last else 0
-    tensors = [value.detach().cpu() for value in values]
-    joined = tensors[0] if len(tensors) == 1 else torch.cat(tensors, dim=axis)
-    return Column(slot, joined.numpy(), _offsets(t.shape[axis] for t in tensors) if ptr is None else ptr, along_last)

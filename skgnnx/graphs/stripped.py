@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from skgnnx.graphs.entries import offsets
+from skgnnx.graphs.instances import Instances
 from skgnnx.graphs.store import GraphStore
 
 
@@ -35,3 +36,11 @@ class StrippedStore(GraphStore):
     def select(self, graphs: np.ndarray) -> StrippedStore:
         """Return the sizes of the given graphs only."""
         return StrippedStore(offsets(np.diff(self.node_ptr)[graphs]), offsets(np.diff(self.edge_ptr)[graphs]))
+
+
+def same_shapes(X: Instances, Y: Instances) -> bool:
+    """Return True if two groups of instances agree in their elements and in the sizes of their graphs."""
+    return np.array_equal(X.element, Y.element) and all(
+        np.array_equal(np.diff(getattr(X.store, ptr))[X.graph_index], np.diff(getattr(Y.store, ptr))[Y.graph_index])
+        for ptr in ("node_ptr", "edge_ptr")
+    )

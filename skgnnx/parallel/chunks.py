@@ -67,7 +67,7 @@ def _explain(explainer: Any, X: Instances, number: int, budget: int) -> tuple[in
 
 
 def workers_for(n_jobs: int | None, n: int) -> int:
-    """Return how many workers to start for n instances."""
+    """Return how many workers to start for n instances, at least one."""
     return max(1, min(effective_n_jobs(n_jobs), n))
 
 

@@ -1,0 +1,121 @@
+"""Columns: the values of one key over many graphs, and how graphs become columns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch_geometric.data import Data, HeteroData
+
+STRUCTURE_KEYS = frozenset({"edge_index", "adj_t", "adj", "num_nodes", "batch", "ptr"})
+
+
+@dataclass(frozen=True)
+class Column:
+    """The values of one key over all graphs.
+
+    Parameters
+    ----------
+    slot : {"node", "edge", "graph"}
+        What one row belongs to.
+    values : ndarray
+        Rows of all graphs, one graph after the other; keys that hold node ids (``"index"`` in the name) run along the
+        last axis instead.
+    ptr : ndarray of shape (num_graphs + 1,)
+        First row of each graph.
+    """
+
+    slot: str
+    values: np.ndarray
+    ptr: np.ndarray
+    along_last: bool = False
+
+    def of(self, graph: int) -> np.ndarray:
+        """Return the rows of one graph."""
+        span = slice(self.ptr[graph], self.ptr[graph + 1])
+        return self.values[..., span] if self.along_last else self.values[span]
+
+
+def ranges(starts: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Concatenate ``arange(start, start + count)`` for every pair."""
+    counts = np.asarray(counts)
+    ends = np.cumsum(counts)
+    total = int(ends[-1]) if len(ends) else 0
+    return np.repeat(np.asarray(starts) - (ends - counts), counts) + np.arange(total)
+
+
+def offsets(sizes: Iterable[int]) -> np.ndarray:
+    """Return where each of several consecutive parts starts, and where the last one ends."""
+    return np.concatenate([[0], np.cumsum(np.fromiter(sizes, dtype=np.int64))])
+
+
+def checked_graph(graph: Any, i: int) -> Data:
+    """Return a graph, or raise TypeError if it is not a homogeneous `Data`."""
+    if isinstance(graph, HeteroData) or not isinstance(graph, Data):
+        raise TypeError(f"Each graph must be a torch_geometric Data. Got {type(graph).__name__} at index {i}.")
+    return graph
+
+
+def edges_of(graph: Data, i: int) -> np.ndarray:
+    """Return the (2, E) ends of the edges of a graph, from ``edge_index`` or a sparse ``adj_t``."""
+    if graph.get("edge_index") is not None:
+        edge_index = graph.edge_index.detach().cpu()
+        if edge_index.dim() != 2 or edge_index.shape[0] != 2:
+            raise ValueError(
+                f"'edge_index' must have shape (2, num_edges). Got {tuple(edge_index.shape)} in graph {i}."
+            )
+        return torch.as_tensor(edge_index, dtype=torch.int64).numpy()
+    adjacency = graph.get("adj_t")
+    if not torch.is_tensor(adjacency) or adjacency.layout == torch.strided:
+        raise ValueError(
+            f"Each graph must have 'edge_index', or 'adj_t' as a torch sparse tensor. Got none in graph {i}."
+        )
+    target, source = adjacency.detach().cpu().to_sparse_coo().coalesce().indices()
+    return torch.stack([source, target]).numpy()
+
+
+def check_ends(edge_index: np.ndarray, node_ptr: np.ndarray, edge_ptr: np.ndarray) -> None:
+    """Raise ValueError with the first edge that leads to a node that its graph does not have."""
+    if not edge_index.size:
+        return
+    limit = np.repeat(np.diff(node_ptr), np.diff(edge_ptr))
+    bad = ((edge_index < 0) | (edge_index >= limit)).any(axis=0)
+    if bad.any():
+        edge = int(np.argmax(bad))
+        graph = int(np.searchsorted(edge_ptr, edge, side="right")) - 1
+        raise ValueError(
+            f"'edge_index' must hold node ids in [0, {limit[edge]}). Got edge {tuple(edge_index[:, edge].tolist())} "
+            f"at position {edge - edge_ptr[graph]} of graph {graph}; set num_nodes or repair the ids."
+        )
+
+
+def as_column(
+    key: str, values: list[Any], graphs: list[Data], node_ptr: np.ndarray, edge_ptr: np.ndarray
+) -> Column | None:
+    """Return the column of one key, or None where the values cannot be one array."""
+    if not all(torch.is_tensor(value) and value.layout == torch.strided and value.dim() for value in values):
+        return None
+    if all(graph.is_node_attr(key) for graph in graphs):
+        slot, ptr = "node", node_ptr
+    elif all(graph.is_edge_attr(key) for graph in graphs):
+        slot, ptr = "edge", edge_ptr
+    else:
+        slot, ptr = "graph", None
+    along_last = slot == "graph" and "index" in key
+    shapes = [value.shape[:-1] if along_last else value.shape[1:] for value in values]
+    for i, shape in enumerate(shapes):
+        if shape == shapes[0]:
+            continue
+        if slot == "graph":
+            return None
+        raise ValueError(
+            f"All graphs must have the same number of columns in {key!r}. Got {tuple(shape)} in graph {i} "
+            f"and {tuple(shapes[0])} in graph 0."
+        )
+    axis = -1 if along_last else 0
+    tensors = [value.detach().cpu() for value in values]
+    joined = tensors[0] if len(tensors) == 1 else torch.cat(tensors, dim=axis)
+    return Column(slot, joined.numpy(), offsets(t.shape[axis] for t in tensors) if ptr is None else ptr, along_last)
