@@ -119,8 +119,9 @@ class OpenBox:
         with heads.HeadRecorder() as recorder, torch.no_grad():
             found = recorder.head_of(self.call(batch))
         kind = found[1] if found else None
-        options = {"regression": self.box.regression, "given": self.box.output, "name": self.name}
-        kind_of_output = heads.recognise(self.reference, kind, **options)
+        kind_of_output = heads.recognise(
+            self.reference, kind, regression=self.box.regression, given=self.box.output, name=self.name
+        )
         if kind_of_output == "multilabel" and kind == "sigmoid":
             kind_of_output = "multilabel_prob"
         return kind_of_output, kind is not None and kind_of_output in heads.ARGUMENT_KIND

@@ -10,15 +10,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch_geometric.data import Batch, Data
+from torch_geometric.nn import MessagePassing
 
-from skgnnx.blackbox.pyg_compat import NormalisingLayer
 from skgnnx.graphs.batch import GraphBatch
 
 _DATA_NAMES = frozenset({"data", "batch", "graph", "graphs", "g", "inputs", "batch_data", "data_batch"})
 
 
 NORMALISATION = "normalisation"
-Normalisation = dict[NormalisingLayer, tuple[Tensor, Tensor]]
+Normalisation = dict[MessagePassing, tuple[Tensor, Tensor]]
 
 
 @contextmanager

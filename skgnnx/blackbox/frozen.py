@@ -87,7 +87,7 @@ def _restore_buffer(buffer: Tensor, version: int, value: Tensor) -> None:
 def _drop_cache(module: nn.Module) -> None:
     """Empty cached normalisation: it belongs to the graph that filled it, not to the one that is explained."""
     if getattr(module, "cached", False) is True:
-        module.cached = False
+        setattr(module, "cached", False)  # noqa: B010 (a plain attribute of a module is a Tensor to the type checker)
     for name in list(module.__dict__):
         if name.startswith("_cached_"):
             setattr(module, name, None)

@@ -85,9 +85,9 @@ def _entries_of(gnn: OpenBox, batch: GraphBatch, masks: Masks) -> dict[str, Entr
         explained = gnn.explained_edges(batch)
         values = np.where(explained, _numpy(masks.edge), 0)
         entries["edge"] = _reached(graphs.edge_ptr, graphs.edge_reach, batch.edge_id, values, explained)
-    for kind, values in (("node", masks.node), ("node_feature", masks.node_feature)):
-        if values is not None:
-            entries[kind] = _reached(graphs.node_ptr, graphs.node_reach, batch.node_id, _numpy(values), None)
+    for kind, scores in (("node", masks.node), ("node_feature", masks.node_feature)):
+        if scores is not None:
+            entries[kind] = _reached(graphs.node_ptr, graphs.node_reach, batch.node_id, _numpy(scores), None)
     if masks.feature is not None:
         entries["feature"] = Entries(None, None, _numpy(masks.feature))
     return entries

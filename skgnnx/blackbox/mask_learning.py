@@ -131,8 +131,8 @@ def learn_masks(
             break
     final = {}
     for kind, logit in logits.items():
-        sigma = logit.detach().sigmoid()
-        final[kind] = parameters[kind].entries(sigma * support[kind] if gradient_support else sigma)
+        value = logit.detach().sigmoid()
+        final[kind] = parameters[kind].entries(value * support[kind] if gradient_support else value)
     return LearnedMasks(final, stopping.loss, stopping.num_steps)
 
 

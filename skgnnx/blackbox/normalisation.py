@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch_geometric.nn import MessagePassing
 
 from skgnnx.blackbox.calling import NORMALISATION, ModelCall, Normalisation
 from skgnnx.blackbox.edge_matching import match_edges
-from skgnnx.blackbox.pyg_compat import NormalisingLayer, normalising_layers
+from skgnnx.blackbox.pyg_compat import normalising_layers
 from skgnnx.graphs.batch import GraphBatch
 
 
@@ -52,7 +53,7 @@ def without_ring(call: ModelCall, batch: GraphBatch, reach: dict[str, int]) -> G
     return smaller
 
 
-def _normalise(call: ModelCall, batch: GraphBatch) -> dict[tuple[str, NormalisingLayer], tuple[Tensor, Tensor]]:
+def _normalise(call: ModelCall, batch: GraphBatch) -> dict[tuple[str, MessagePassing], tuple[Tensor, Tensor]]:
     """Let every layer normalise the edges of a batch, and return what it cached."""
     layers = normalising_layers(call.model) if isinstance(call.model, nn.Module) else []
     try:

@@ -37,10 +37,7 @@ def message_dim(layer: MessagePassing, message: Tensor) -> int:
     return layer.node_dim if layer.node_dim >= 0 else message.dim() + layer.node_dim
 
 
-NormalisingLayer = MessagePassing
-
-
-def normalising_layers(model: nn.Module) -> list[tuple[str, NormalisingLayer]]:
+def normalising_layers(model: nn.Module) -> list[tuple[str, MessagePassing]]:
     """Return the named layers that keep normalised edges as a pair (edge_index, weight) when asked to."""
     layers = message_passing_modules(model)
     return [(n, layer) for n, layer in layers if hasattr(layer, "_cached_edge_index") and hasattr(layer, "cached")]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -70,7 +70,8 @@ class PlainRuns:
         if self.X.level != "graph" and not self.X.exclude_link:
             return self._checked(shared_graphs(self.X, self.device))
         outputs: list[Tensor] = []
-        for rows, graphs in self.packed(whole_graphs, np.arange(len(self.X)), "auto"):
+        everything = np.arange(len(self.X))
+        for rows, graphs in self.packed(whole_graphs(self.X, everything), everything, "auto"):
             batch = GraphBatch(self.X, rows, graphs, device=self.device)
             outputs.append(self.outputs(batch) if outputs else self._first(batch))
         return torch.cat(outputs)
@@ -104,10 +105,9 @@ class PlainRuns:
         return first
 
     def packed(
-        self, extract: Callable[[Instances, np.ndarray], ComputationGraphs], rows: np.ndarray, batch_size: int | str
+        self, graphs: ComputationGraphs, rows: np.ndarray, batch_size: int | str
     ) -> Iterator[tuple[np.ndarray, ComputationGraphs]]:
-        """Cut consecutive instances into batches that fit the memory budget."""
-        graphs = extract(self.X, rows)
+        """Cut consecutive instances, whose graphs are given, into batches that fit the memory budget."""
         most = len(rows) if batch_size == "auto" else int(batch_size)
         most = 1 if self.mixes_batch else most
         # A forward and backward pass keeps every message and a few copies of it.

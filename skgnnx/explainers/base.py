@@ -187,8 +187,13 @@ class BaseExplainer(SharedModelMixin, TransformerMixin, BaseEstimator):
         return X
 
     def _box(self) -> BlackBox:
-        options = {"output": self.output, "threshold": self.threshold, "forward": self.forward}
-        return BlackBox(self.model, outputs_only=self.taxonomy.black_box, **options)
+        return BlackBox(
+            self.model,
+            output=self.output,
+            threshold=self.threshold,
+            forward=self.forward,
+            outputs_only=self.taxonomy.black_box,
+        )
 
     def network(self) -> Any:
         """Return what runs when the model is called: the module behind an estimator, or the model itself."""

@@ -109,7 +109,8 @@ class GNNExplainer(BaseExplainer):
         return PRESETS[self.preset][name] if value is None else value
 
     def _explain_batch(self, gnn: OpenBox, batch: GraphBatch, seed: int) -> Masks:
-        kinds = [self.mask] + [kind for kind in (self.feature_mask,) if kind not in (None, self.mask)]
+        second: list[str] = [] if self.feature_mask in (None, self.mask) else [str(self.feature_mask)]
+        kinds = [str(self.mask), *second]
         runs = [self._run(gnn, batch, kinds, seed + run) for run in range(self.n_init)]
         masks = {kind: torch.stack([run.masks[kind] for run in runs]) for kind in kinds}
         extras = {"loss": runs[-1].loss.tolist(), "n_iter": runs[-1].num_steps.tolist()}
@@ -143,7 +144,9 @@ class GNNExplainer(BaseExplainer):
         x = None
         for kind, mask in masks.items():
             if kind != "edge":
-                x = batch.x * (mask.index_select(0, batch.node_instance) if kind == "feature" else mask)
+                x = gnn.float_features(batch) * (
+                    mask.index_select(0, batch.node_instance) if kind == "feature" else mask
+                )
         return gnn.prediction_loss(batch, x=x, edge_mask=masks.get("edge"))
 
     def _parameters(self, gnn: OpenBox, batch: GraphBatch, kind: str, seed: int) -> MaskParameters:

@@ -49,8 +49,10 @@ class RandomExplainer(BaseExplainer):
 
     def _explain_batch(self, gnn: OpenBox, batch: GraphBatch, seed: int) -> Masks:
         features = batch.X.num_units("feature", 0)
-        if self.mask in ("edge", "node"):
-            return Masks(**{self.mask: _uniform(batch.noise(seed, self.mask))})
+        if self.mask == "edge":
+            return Masks(edge=_uniform(batch.noise(seed, "edge")))
+        if self.mask == "node":
+            return Masks(node=_uniform(batch.noise(seed, "node")))
         if self.mask == "node_feature":
             return Masks(node_feature=_uniform(batch.noise(seed, "node", features)))
         return Masks(feature=_uniform(batch.noise(seed, "instance", features)))

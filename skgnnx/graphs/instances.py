@@ -121,9 +121,9 @@ class Instances(InstanceArray):
         element = node_elements(nodes, store.num_nodes(0))[:, None]
         graph_index = np.zeros(len(element), dtype=np.int64)
         names = checked_node_ids(node_ids, store.num_nodes(0))
-        if ids is None:
-            ids = element[:, 0] if names is None else names[0][element[:, 0]]
-        return cls._checked(store, graph_index, element, target, truth=truth, ids=ids, node_ids=names)
+        own_names = element[:, 0] if names is None else names[0][element[:, 0]]
+        chosen = own_names if ids is None else ids
+        return cls._checked(store, graph_index, element, target, truth=truth, ids=chosen, node_ids=names)
 
     @classmethod
     def from_edges(

@@ -57,7 +57,7 @@ def _from_bare(items: list[Instance]) -> Instances:
     _check_same([item.target is None for item in items], "choice of given or predicted targets")
     graphs: dict[int, tuple[int, Data]] = {}
     index = [graphs.setdefault(id(item.graph), (len(graphs), item.graph))[0] for item in items]
-    elements = [[] if item.element is None else np.atleast_1d(item.element) for item in items]
+    elements: list[Any] = [[] if item.element is None else np.atleast_1d(item.element) for item in items]
     target = None if items[0].target is None else np.array([item.target for item in items])
     store = GraphStore.from_graphs([graph for _, graph in graphs.values()])
     return Instances(store, np.array(index), np.array(elements, dtype=np.int64).reshape(len(items), -1), target)

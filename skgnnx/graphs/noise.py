@@ -50,8 +50,8 @@ def _digests(batch: GraphBatch) -> list[bytes]:
         content.update((rank[ends[:, edges]] - first).tobytes())
         for key in node_keys:
             content.update(columns[key].values[graphs.node_id[nodes]].tobytes())
-        for key in edge_keys:
-            content.update(columns[key].values[graphs.edge_id[edges]].tobytes())
+        for edge_key in edge_keys:
+            content.update(columns[edge_key].values[graphs.edge_id[edges]].tobytes())
         if batch.X.level != "graph":
             content.update((rank[rows[:, i]] - first).tobytes())
         if batch.targets is not None:
