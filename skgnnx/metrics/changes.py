@@ -94,8 +94,8 @@ def removal_for(E: Explanations, selection: str, removal: str | None) -> str:
     removal = checked_removal(E.kind, removal)
     if selection == "soft" and removal in ("drop", "induced"):
         raise ValueError(
-            f"selection='soft' needs removal='weight' (edges) or 'zero' (nodes, features). Got {removal!r}, which cannot "
-            "take out a part of a unit."
+            f"selection='soft' needs removal='weight' (edges) or 'zero' (nodes, features). Got {removal!r}, which "
+            "cannot take out a part of a unit."
         )
     return removal
 

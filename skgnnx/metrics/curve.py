@@ -53,10 +53,10 @@ def fidelity_curve(
     Returns
     -------
     Bunch
-        ``sparsity``: the mean sparsity that was achieved, which rounding keeps from what was asked for, ``plus``,
-        ``minus``: arrays of shape (k,). ``low``, ``high``: percentile bootstrap interval over instances, shape (2, k), row
-        0 for ``plus`` and row 1 for ``minus``. ``n``, ``n_skipped``: instances used and left out; ``removal``: how units
-        were taken out. All NaN if no instance is left.
+        ``sparsity`` (achieved, mean over instances: rounding keeps it from what was asked for), ``plus`` and ``minus``:
+        arrays of shape (k,). ``low``, ``high``: percentile bootstrap interval over instances, shape (2, k), row 0 for
+        ``plus`` and row 1 for ``minus``. ``n``, ``n_skipped``: instances used and left out; ``removal``: how units were
+        taken out. All NaN if no instance is left.
 
     Raises
     ------

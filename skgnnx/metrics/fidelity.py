@@ -28,8 +28,8 @@ def fidelity_plus(
 
     .. math:: \mathrm{Fid}_+ = \frac{1}{n} \sum_i f(G_i)_{c_i} - f(G_i \setminus S_i)_{c_i}
 
-    with the selected units :math:`S`, the explained class :math:`c` (``E.targets``) and the probability :math:`f`, so in
-    [-1, 1]. Hard masks are taken as they are, any other is cut first. Self loops and what lies outside of the
+    with the selected units :math:`S`, the explained class :math:`c` (``E.targets``) and the probability :math:`f`, so
+    in [-1, 1]. Hard masks are taken as they are, any other is cut first. Self loops and what lies outside of the
     computation graph are no units: they always stay. Without any unit (an isolated node, a graph without edges) it is
     0, exactly, and counted in ``n_degenerate`` of the result; instances that failed are left out and counted.
 
@@ -51,8 +51,8 @@ def fidelity_plus(
         "soft" weighs messages (or features) by the scores m, and by 1 - m in the complement, instead of cutting. Scores
         must be in [0, 1]. 1 - m of a nearly constant mask is no removal: a mask of 0.5 gives Fid+ = Fid-.
     removal : {"drop", "weight", "zero", "induced"}, default=None
-        How units are taken out. None means "drop" for edges (the edge list gets shorter, degrees are computed afresh) and
-        "zero" for nodes and features. Edges can also be weighed ("weight": messages times 0, degrees of the whole
+        How units are taken out. None means "drop" for edges (the edge list gets shorter, degrees are computed afresh)
+        and "zero" for nodes and features. Edges can also be weighed ("weight": messages times 0, degrees of the whole
         graph; the way of PyG and of ``selection="soft"``), nodes taken out with their edges ("induced").
     of : {"probability", "accuracy"}, default="probability"
         "accuracy" uses 1 where the explained class is the predicted one, else 0; a multi-label output predicts a label
@@ -219,8 +219,8 @@ def characterization(
     score = changes.reduced(_combined(changes.plus, changes.minus, weights), reduce, weight)
     if reduce is None or average == "instances":
         return score
-    means = (np.array([mean_of(values, weight)]) for values in (changes.plus, changes.minus))
-    return Score(float(_combined(*means, weights)[0]), **vars(score))
+    plus, minus = (np.array([mean_of(values, weight)]) for values in (changes.plus, changes.minus))
+    return Score(float(_combined(plus, minus, weights)[0]), **vars(score))
 
 
 def _combined(plus: np.ndarray, minus: np.ndarray, weights: tuple[float, float]) -> np.ndarray:

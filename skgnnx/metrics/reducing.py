@@ -39,6 +39,7 @@ class Score(float):
     def __new__(
         cls, value: float, *, n: int = 0, n_skipped: int = 0, n_degenerate: int = 0, removal: str | None = None
     ) -> Score:
+        """Make a float and attach what it is a mean of."""
         score = super().__new__(cls, value)
         score.n, score.n_skipped, score.n_degenerate, score.removal = n, n_skipped, n_degenerate, removal
         return score

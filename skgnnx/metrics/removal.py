@@ -110,9 +110,9 @@ def outputs_of_parts(
 
         - edges: "drop" shortens the edge list, so that degrees are computed afresh; "weight" multiplies messages, while
           normalisation and the layers' own self loops stay those of the whole graph.
-        - nodes: "zero" multiplies their features, their edges stay; "induced" takes nodes out with their edges, except for
-          the explained node or the ends of the explained link. A graph that loses every node keeps them without edges
-          and with zero features, because a model needs a node to answer.
+        - nodes: "zero" multiplies their features, their edges stay; "induced" takes nodes out with their edges, except
+          for the explained node or the ends of the explained link. A graph that loses every node keeps them without
+          edges and with zero features, because a model needs a node to answer.
         - features, features of nodes: "zero" multiplies them.
     model : Module, default=None
         None means the model that was explained.

@@ -39,8 +39,8 @@ def sparsity(
 
     Notes
     -----
-    The hard version is that of Pope et al., "Explainability Methods for Graph Convolutional Neural Networks", CVPR 2019,
-    over the units named above.
+    The hard version is that of Pope et al., "Explainability Methods for Graph Convolutional Neural Networks", CVPR
+    2019, over the units named above.
 
     Examples
     --------
