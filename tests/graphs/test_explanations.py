@@ -113,6 +113,32 @@ def test_pickle_and_copy_keep_everything_but_the_model(E):
     assert copy.deepcopy(E).model is E.model
 
 
+@given(E=explanations())
+def test_scores_travel_without_graphs_and_return_to_them(E):
+    E = E[::-1]
+    sent = pickle.loads(pickle.dumps(E.without_graphs()))
+    assert_equal(sent, E)
+    back = sent.with_instances(E.instances)
+    assert_equal(back, E)
+    assert back.instances is E.instances
+    assert_equal(back.top_k(2), E.top_k(2))
+
+
+def test_joined_parts_over_one_store_keep_it():
+    E = random_explanations(0, n=5)
+    parts = [E[rows].without_graphs().with_instances(E.instances[rows]) for rows in ([0, 3], [1, 2, 4])]
+    assert Explanations.concat(parts).instances.store is E.instances.store
+
+
+def test_scores_of_other_instances_are_refused():
+    E = random_explanations(0, level="node")
+    X = E.instances
+    assert len(np.unique(X.element)) > 1
+    for other in (X[:2], X[::-1], random_explanations(3, level="node").instances):
+        with pytest.raises(ValueError, match="in their order"):
+            E.with_instances(other)
+
+
 def test_a_pickle_does_not_grow_with_the_model():
     E = random_explanations(0)
     large = E._with(model=torch.nn.Linear(1000, 1000))
