@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def as_frame(E: ExplanationArray, k: int | None, by: str | None) -> DataFrame:
-    """Make the table; see `Explanations.to_frame`."""
+    """Make a long table with the best units first; see `Explanations.to_frame`."""
     try:
         import pandas as pd
     except ImportError as error:

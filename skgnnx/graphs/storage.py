@@ -28,7 +28,7 @@ BROKEN = (zipfile.BadZipFile, zlib.error, ValueError, EOFError, KeyError, TypeEr
 
 
 def write(E: Explanations, path: str | os.PathLike[str], graphs: str | bool) -> None:
-    """Write one file; see `Explanations.save`."""
+    """Write explanations to one file, whole or not at all; see `Explanations.save`."""
     if not (graphs is False or graphs in ("used", "all")):
         raise ValueError(f"The 'graphs' parameter of save must be 'used', 'all' or False. Got {graphs!r} instead.")
     packer = Packer()
@@ -52,7 +52,7 @@ def write(E: Explanations, path: str | os.PathLike[str], graphs: str | bool) -> 
 
 
 def read(path: str | os.PathLike[str], instances: Instances | None) -> Explanations:
-    """Read one file; see `Explanations.load`."""
+    """Read explanations from one file, or say why it cannot be; see `Explanations.load`."""
     header, arrays = _read_archive(path)
     if header.get("version", 0) > VERSION:
         raise ValueError(
