@@ -43,17 +43,26 @@ def with_mask(explainer: Any, kind: str) -> Any:
     return explainer.set_params(mask=kind) if "mask" in explainer.get_params(deep=False) else explainer
 
 
-def explained(explainer: Any, X: Instances) -> Explanations:
+def explained(explainer: Any, X: Instances, learn_from: Instances | None = None) -> Explanations:
     """Return explanations, after fitting a method that learns.
 
     A TypeError is how a method refuses a kind of model; inside of a hypothesis test the case is then passed over.
     Warnings about the model are not what is checked.
+
+    Parameters
+    ----------
+    explainer : BaseExplainer
+        Fitted here if it learns.
+    X : Instances
+        What to explain.
+    learn_from : Instances, optional
+        What a method that learns is fitted on, `X` by default.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         try:
             if tags_of_estimator(explainer).learned:
-                explainer.fit(X)
+                explainer.fit(X if learn_from is None else learn_from)
             return explainer.explain(X)
         except TypeError as error:
             hypothesis = require_hypothesis()

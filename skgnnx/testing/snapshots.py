@@ -53,7 +53,7 @@ def differences(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
 
 
 def _process() -> dict[str, Any]:
-    numpy_state = np.random.get_state()
+    numpy_state = np.random.get_state()  # noqa: NPY002 - the global state is what must not move
     return {
         "torch random state": _bits(torch.get_rng_state()),
         "numpy random state": (numpy_state[1].tobytes(), *numpy_state[2:]),  # type: ignore[index, union-attr]
@@ -70,7 +70,7 @@ def _process() -> dict[str, Any]:
 def _input(item: Any, name: str) -> dict[str, Any]:
     if isinstance(item, Data):
         picture: dict[str, Any] = {f"{name} keys": tuple(sorted(item.keys()))}
-        picture |= {f"{name} {key}": _picture(item[key]) for key in item.keys()}
+        picture |= {f"{name} {key}": _picture(item[key]) for key, _ in item()}
         return picture
     X: Instances = item
     arrays = {"graph_index": X.graph_index, "element": X.element, "target": X.target, "ids": X.ids}

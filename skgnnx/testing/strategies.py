@@ -25,7 +25,9 @@ def require_hypothesis() -> ModuleType:
     try:
         import hypothesis
     except ImportError as error:
-        raise ImportError("Checks of explainers need hypothesis. Install it with: pip install 'skgnnx[test]'") from error
+        raise ImportError(
+            "Checks of explainers need hypothesis. Install it with: pip install 'skgnnx[test]'"
+        ) from error
     return hypothesis
 
 
@@ -99,7 +101,12 @@ def gnns(
 
 
 def instances(
-    level: str = "graph", *, convs: Sequence[str] = tuple(CONVS), max_size: int = 4, categories: bool = True
+    level: str = "graph",
+    *,
+    convs: Sequence[str] = tuple(CONVS),
+    pools: Sequence[str] = tuple(POOLS),
+    max_size: int = 4,
+    categories: bool = True,
 ) -> SearchStrategy[tuple[Network, Instances]]:
     """Return a strategy for a network together with predictions of it.
 
@@ -109,6 +116,8 @@ def instances(
         What is predicted.
     convs : sequence of str
         Kinds of layers to choose from; all by default.
+    pools : sequence of str
+        Kinds of pooling to choose from; all by default.
     max_size : int, default=4
         Most instances.
     categories : bool, default=True
@@ -125,7 +134,7 @@ def instances(
         If hypothesis is missing.
     """
     st = require_hypothesis().strategies
-    return st.composite(_draw_instances)(level, tuple(convs), max_size, categories)
+    return st.composite(_draw_instances)(level, tuple(convs), tuple(pools), max_size, categories)
 
 
 def _draw_graph(draw: Any, min_nodes: int, max_nodes: int, **options: Any) -> Data:
@@ -175,7 +184,12 @@ def _edge_values(key: str, num_edges: int, random: torch.Generator, dtype: torch
 
 
 def _draw_network(
-    draw: Any, level: str, convs: tuple[str, ...], num_features: int, categories: bool = True
+    draw: Any,
+    level: str,
+    convs: tuple[str, ...],
+    num_features: int,
+    pools: tuple[str, ...] = tuple(POOLS),
+    categories: bool = True,
 ) -> Network:
     st = require_hypothesis().strategies
     flag = st.booleans()
@@ -187,17 +201,17 @@ def _draw_network(
         norm=draw(flag),
         module_relu=draw(flag),
         log_softmax=draw(flag),
-        pool=draw(st.sampled_from(sorted(POOLS))),
+        pool=draw(st.sampled_from(pools)),
         seed=draw(st.integers(0, 2**16)),
     )
     return model.to(draw(st.sampled_from([torch.float32, torch.float64]))).train(draw(flag))
 
 
 def _draw_instances(
-    draw: Any, level: str, convs: tuple[str, ...], max_size: int, categories: bool
+    draw: Any, level: str, convs: tuple[str, ...], pools: tuple[str, ...], max_size: int, categories: bool
 ) -> tuple[Network, Instances]:
     st = require_hypothesis().strategies
-    model = draw(st.composite(_draw_network)(level, convs, 3, categories))
+    model = draw(st.composite(_draw_network)(level, convs, 3, pools, categories))
     graph = graphs(categories=model.categories, edge_input=model.edge_input, dtype=model.head.weight.dtype)
     if level == "graph":
         X = Instances.from_graphs(draw(st.lists(graph, min_size=1, max_size=max_size)))

@@ -135,4 +135,6 @@ def check_explainers_leave_each_other_alone(factory: Factory) -> None:
         explainer = build(factory, model)
         law = f"Explaining after {name} must give what it gives alone."
         require_same(explainer, alone, explained(explainer, X), law, tolerance=0)
-        require_same(other, before, explained(other, X), f"Must not change after {name_of(explainer)} ran.", tolerance=0)
+        require_same(
+            other, before, explained(other, X), f"Must not change after {name_of(explainer)} ran.", tolerance=0
+        )

@@ -1,0 +1,106 @@
+"""Law 2: batching changes nothing."""
+
+from __future__ import annotations
+
+import numpy as np
+from torch import nn
+
+from skgnnx.graphs import Instances
+from skgnnx.testing.examples import example
+from skgnnx.testing.running import Factory, build, explained, for_all, require_same, tags_of
+from skgnnx.testing.strategies import require_hypothesis
+
+
+def check_batch_size(factory: Factory) -> None:
+    """Results with ``batch_size=1`` equal those with many instances per batch.
+
+    Parameters
+    ----------
+    factory : callable
+        ``factory(model) -> explainer``.
+    """
+
+    def body(model: nn.Module, X: Instances) -> None:
+        together = explained(build(factory, model), X)
+        for size in (1, 2):
+            explainer = build(factory, model, batch_size=size)
+            law = f"batch_size={size} must give what batch_size='auto' gives."
+            require_same(explainer, explained(explainer, X), together, law)
+
+    for_all(factory, body)
+
+
+def check_order(factory: Factory) -> None:
+    """Instances in another order get the same results, in that order.
+
+    Parameters
+    ----------
+    factory : callable
+        ``factory(model) -> explainer``.
+    """
+    st = require_hypothesis().strategies
+
+    def body(model: nn.Module, X: Instances, seed: int) -> None:
+        order = np.random.RandomState(seed).permutation(len(X))
+        explainer = build(factory, model)
+        straight, mixed = explained(explainer, X), explained(explainer, X[order], learn_from=X)
+        require_same(explainer, straight[order], mixed, "The order of instances must not matter.")
+
+    for_all(factory, body, st.integers(0, 99))
+
+
+def check_subsets(factory: Factory) -> None:
+    """An instance gets the same result whichever other instances are present, also when it is there twice.
+
+    Parameters
+    ----------
+    factory : callable
+        ``factory(model) -> explainer``.
+    """
+    st = require_hypothesis().strategies
+
+    def body(model: nn.Module, X: Instances, seed: int) -> None:
+        rows = np.random.RandomState(seed).randint(len(X), size=len(X))
+        explainer = build(factory, model)
+        whole = explained(explainer, X)
+        law = "Other instances must not matter."
+        require_same(explainer, whole[rows], explained(explainer, X[rows], learn_from=X), law)
+        require_same(explainer, whole[rows[:1]], explained(explainer, X[rows[:1]], learn_from=X), law)
+
+    for_all(factory, body, st.integers(0, 99))
+
+
+def check_containers(factory: Factory) -> None:
+    """A list of graphs, a list of instances, and `Instances` give the same results.
+
+    Parameters
+    ----------
+    factory : callable
+        ``factory(model) -> explainer``.
+    """
+    for level in tags_of(factory).tasks:
+        model, X = example(level)
+        explainer = build(factory, model)
+        E = explained(explainer, X)
+        law = "A list must give what Instances give."
+        require_same(explainer, E, explained(explainer, list(X), learn_from=X), law)  # type: ignore[arg-type]
+        if level == "graph":
+            graphs = [instance.graph for instance in X]
+            require_same(explainer, E, explained(explainer, graphs, learn_from=X), law)  # type: ignore[arg-type]
+
+
+def check_n_jobs(factory: Factory) -> None:
+    """Two worker processes give what one gives; slow, because the workers have to start.
+
+    Parameters
+    ----------
+    factory : callable
+        ``factory(model) -> explainer``.
+    """
+    for level in tags_of(factory).tasks:
+        model, X = example(level)
+        one, two = build(factory, model, n_jobs=1), build(factory, model, n_jobs=2)
+        E = explained(two, X)
+        require_same(two, explained(one, X), E, "n_jobs=2 must give what n_jobs=1 gives.")
+        if E.model is not model:
+            raise AssertionError("Explanations from worker processes must hold the caller's model. Got another one.")

@@ -1,0 +1,164 @@
+"""Law 4: masks land on the right edges, found with networks in which exactly one edge matters."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch_geometric.data import Data
+from torch_geometric.nn import GCNConv, GraphConv, MessagePassing, RGCNConv, global_add_pool
+
+from skgnnx.graphs import Explanations, Instances
+from skgnnx.testing.running import Factory, build, explained, for_all_of, masks_of, require, tags_of, with_mask
+from skgnnx.testing.strategies import graphs, require_hypothesis
+
+LAYERS = ("gate", "graph", "gcn", "rgcn")
+WIDTH = 3
+UNMOVED = 1e-6
+
+
+class GateConv(MessagePassing):
+    """Messages times the weight of their edge, summed; a layer of nobody's library."""
+
+    def __init__(self) -> None:
+        super().__init__(aggr="add")
+
+    def forward(self, x: Tensor, edge_index: Tensor, edge_weight: Tensor) -> Tensor:
+        """Return the sum of weighted neighbours."""
+        return self.propagate(edge_index, x=x, edge_weight=edge_weight)
+
+    def message(self, x_j: Tensor, edge_weight: Tensor) -> Tensor:
+        """Scale a message."""
+        return x_j * edge_weight.view(-1, 1)
+
+
+class PlantedNetwork(nn.Module):
+    """A network that reads one feature along the one edge of weight 1 (or of relation 1), and nothing else.
+
+    Parameters
+    ----------
+    layer : {"gate", "graph", "gcn", "rgcn"}
+        How messages are passed; "gcn" makes self loops of its own, which also read the target node.
+    level : {"graph", "node", "edge"}
+        What is predicted.
+    feature : int
+        Column of ``x`` that is read.
+    strength : float
+        Weight of what is read; 0 makes a network of the same form to which no edge matters.
+    """
+
+    def __init__(self, layer: str, level: str, feature: int, strength: float) -> None:
+        super().__init__()
+        self.level, self.feature, self.strength = level, feature, strength
+        self.relations = layer == "rgcn"
+        if layer == "gate":
+            self.conv: nn.Module = GateConv()
+        elif layer == "rgcn":
+            self.conv = RGCNConv(WIDTH, WIDTH, 2, aggr="add", bias=False)
+        else:
+            self.conv = {"gcn": GCNConv, "graph": GraphConv}[layer](WIDTH, WIDTH, bias=False)
+        with torch.no_grad():
+            for name, parameter in self.conv.named_parameters():
+                reads = name in ("lin.weight", "lin_rel.weight", "weight")
+                parameter.copy_(torch.eye(WIDTH).expand(parameter.shape) if reads else torch.zeros(parameter.shape))
+            if self.relations:
+                self.conv.weight[0] = 0.0  # type: ignore[index, operator]
+
+    def forward(
+        self,
+        x: Tensor,
+        edge_index: Tensor,
+        edge_weight: Tensor | None = None,
+        edge_type: Tensor | None = None,
+        batch: Tensor | None = None,
+        edge_label_index: Tensor | None = None,
+    ) -> Tensor:
+        """Return two logits of opposite sign."""
+        h = self.conv(x, edge_index, edge_type if self.relations else edge_weight)
+        h = h[:, self.feature : self.feature + 1] * self.strength
+        if self.level == "graph":
+            h = global_add_pool(h, batch)
+        elif self.level == "edge" and edge_label_index is not None:
+            h = h[edge_label_index[0]] + h[edge_label_index[1]]
+        return torch.cat([h, -h], dim=1)
+
+
+def check_right_entries(factory: Factory) -> None:
+    """If one edge, node or feature alone matters, its score alone moves: with loops, repeated edges and relations.
+
+    Networks of one form are explained: exactly one edge speaks for the target, or against it, or not at all.
+    Methods that search discrete masks have to rank the edge first instead; baselines do not look at the model.
+
+    Parameters
+    ----------
+    factory : callable
+        ``factory(model) -> explainer``.
+    """
+    tags = tags_of(factory)
+    if tags.family == "baseline":
+        return
+    st = require_hypothesis().strategies
+    kinds = masks_of(build(factory, PlantedNetwork("gate", "graph", 0, 1.0)))
+    drawn = st.tuples(
+        graphs(min_nodes=2, num_features=WIDTH).filter(lambda data: data.num_edges > 0),
+        st.sampled_from(LAYERS),
+        st.sampled_from(tags.tasks),
+        st.sampled_from(kinds),
+        st.integers(0, 99),
+    )
+    for_all_of(drawn, lambda case: _check_planted(factory, *case))
+
+
+def _check_planted(factory: Factory, data: Data, layer: str, level: str, kind: str, number: int) -> None:
+    edge = number % data.num_edges
+    source, target = data.edge_index[:, edge].tolist()
+    if layer == "gcn" and (source == target or kind != "edge"):
+        return
+    feature = number % WIDTH
+    X = _planted_instances(data, level, edge, target, relations=layer == "rgcn")
+    found = {}
+    for strength in (1.0, 0.0, -1.0):
+        explainer = with_mask(build(factory, PlantedNetwork(layer, level, feature, strength)), kind)
+        found[strength] = explained(explainer, X)
+    # A squared gradient does not see the sign; Adam's first steps see nothing but the sign.
+    scores = {strength: _values(E, kind) for strength, E in found.items()}
+    moved = np.maximum(np.abs(scores[1.0] - scores[0.0]), np.abs(scores[1.0] - scores[-1.0])) > UNMOVED
+    expected = np.zeros(moved.shape, dtype=bool)
+    expected[{"edge": edge, "node": source, "feature": feature, "node_feature": (source, feature)}[kind]] = True
+    where = f"{kind} {np.argwhere(moved).tolist()} instead of {np.argwhere(expected).tolist()} of {data}"
+    law = f"Only the {kind} that matters may get another score ({layer} layer)."
+    if tags_of(factory).mask in ("discrete", "approximated"):
+        values = scores[1.0]
+        require(bool(values[expected].min() >= values.max()), explainer, f"The {kind} that matters must be first.")
+        return
+    allowed = expected | _partners(X, edge, kind, moved.shape)
+    require(bool(moved[expected].all() and allowed[moved].all()), explainer, law, where)
+
+
+def _planted_instances(data: Data, level: str, edge: int, target: int, relations: bool) -> Instances:
+    data = Data(x=data.x.abs() + 0.5, edge_index=data.edge_index, num_nodes=data.num_nodes)
+    planted = torch.zeros(data.num_edges)
+    planted[edge] = 1.0
+    if relations:
+        data.edge_type = planted.long()
+    else:
+        data.edge_weight = planted
+    if level == "graph":
+        return Instances.from_graphs([data], target=0)
+    if level == "node":
+        return Instances.from_nodes(data, [target], target=0)
+    return Instances.from_edges(data, [[target], [target]], target=0)
+
+
+def _partners(X: Instances, edge: int, kind: str, shape: tuple[int, ...]) -> np.ndarray:
+    """Mark the other direction of an undirected edge, which may share its score."""
+    marked: Any = np.zeros(shape, dtype=bool)
+    if kind == "edge" and X.store.partner(0)[edge] >= 0:
+        marked[X.store.partner(0)[edge]] = True
+    return marked
+
+
+def _values(E: Explanations, kind: str) -> np.ndarray:
+    return np.asarray(E.node_feature_mask[0] if kind == "node_feature" else E[0])  # type: ignore[index]
