@@ -1,7 +1,7 @@
 """One explain call for all scorers of a fold.
 
-scikit-learn calls scorers one after the other with the same fitted estimator and the same X. The explanations of the last
-call are kept with the estimator for as long as it lives, and handed to every scorer once.
+scikit-learn calls scorers one after the other with the same fitted estimator and the same X. The explanations of the
+last call are kept with the estimator for as long as it lives, and handed to every scorer once.
 """
 
 from __future__ import annotations
@@ -53,12 +53,12 @@ def explanations_for(scorer: Any, estimator: Any, X: Any) -> Explanations:
     TypeError
         If the estimator does not return explanations.
     """
-    token = state_token(estimator)
     kept = _KEPT.get(estimator)
-    if kept is None or not kept.is_for(X, token, scorer):
+    if kept is None or not kept.is_for(X, state_token(estimator), scorer):
         # an exception leaves nothing behind: its traceback would hold the estimator for ever
         _KEPT.pop(estimator, None)
-        kept = _KEPT[estimator] = _Kept(X, state_token(estimator), _explain(estimator, X))
+        E = _explain(estimator, X)
+        kept = _KEPT[estimator] = _Kept(X, state_token(estimator), E)
     kept.served.append(weakref.ref(scorer))
     return kept.explanations
 
@@ -89,7 +89,8 @@ def _collect(value: Any, parts: list[Any], seen: set[int]) -> None:
         return
     seen.add(id(value))
     if isinstance(value, torch.nn.Module):
-        parts.extend((tensor.data_ptr(), tensor._version) for tensor in (*value.parameters(), *value.buffers()))
+        for tensor in (*value.parameters(), *value.buffers()):
+            parts.append((tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version))
     elif isinstance(value, BaseEstimator):
         for name, item in vars(value).items():
             parts.append(name)
