@@ -19,7 +19,7 @@ from skgnnx.graphs import Explanations, Instances, check_instances
 from skgnnx.graphs.batch import GraphBatch
 from skgnnx.graphs.digest import model_digest
 from skgnnx.metrics import characterization
-from skgnnx.parallel import explain_chunks
+from skgnnx.parallel import explain_chunks, explain_survivors
 from skgnnx.shared_model import SharedModelMixin
 from skgnnx.taxonomy import Taxonomy
 from skgnnx.validation import BatchSize, Fraction, NonNegativeInt, check_parameters
@@ -125,7 +125,10 @@ class BaseExplainer(SharedModelMixin, TransformerMixin, BaseEstimator):
         workers = min(effective_n_jobs(self.n_jobs), len(X))
         if workers > 1:
             return explain_chunks(self.for_workers(), X, n_jobs=workers).with_model(self.network())
-        return self._explain_here(X, self._root_seed())
+        seed = self._root_seed()
+        if self.on_error == "nan":
+            return explain_survivors(lambda part: self._explain_here(part, seed), X, self._kind())
+        return self._explain_here(X, seed)
 
     def transform(self, X: Any) -> Explanations:
         """Explain every instance; the same as `explain`, under the name that pipelines call."""

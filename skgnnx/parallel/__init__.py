@@ -3,5 +3,6 @@
 from skgnnx.parallel.chunks import explain_chunks
 from skgnnx.parallel.cross_validation import cross_val_explain
 from skgnnx.parallel.dataset import explain_dataset
+from skgnnx.parallel.isolating import explain_survivors
 
-__all__ = ["cross_val_explain", "explain_chunks", "explain_dataset"]
+__all__ = ["cross_val_explain", "explain_chunks", "explain_dataset", "explain_survivors"]

@@ -56,14 +56,18 @@ def run_chunks(
     if n_jobs > 1:
         _check_backend(explainer.model)
     budget = memory_budget()
-    tasks = (delayed(_explain)(explainer, X[rows], number, budget) for number, rows in pieces)
+    rows_of = dict(pieces)
+    tasks = (delayed(_explain)(explainer, X[rows], number, budget) for number, rows in rows_of.items())
     generator = "generator_unordered" if get_active_backend()[0].supports_return_generator else "list"
-    yield from Parallel(n_jobs=n_jobs, return_as=generator, pre_dispatch="2*n_jobs", batch_size=1)(tasks)
+    results = Parallel(n_jobs=n_jobs, return_as=generator, pre_dispatch="2*n_jobs", batch_size=1)(tasks)
+    for number, E in results:
+        yield number, E.with_instances(X[rows_of[number]])
 
 
 def _explain(explainer: Any, X: Instances, number: int, budget: int) -> tuple[int, Explanations]:
     with config_context(memory_budget=budget), parallel_config(n_jobs=1):
-        return number, explainer.explain(X)
+        # The parent has the graphs; scores alone travel back.
+        return number, explainer.explain(X).without_graphs()
 
 
 def workers_for(n_jobs: int | None, n: int) -> int:

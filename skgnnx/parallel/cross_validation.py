@@ -56,6 +56,7 @@ def cross_val_explain(
             "The test folds of 'cv' must hold every instance exactly once. Got others; use KFold or GroupKFold."
         )
     parts = Parallel(n_jobs=n_jobs)(delayed(_explain_fold)(clone(explainer), X, y, *fold) for fold in folds)
+    parts = [part.with_instances(X[test]) for part, (_, test) in zip(parts, folds, strict=True)]
     E = Explanations.concat(parts)[np.argsort(rows)]
     network = getattr(explainer, "network", None)
     return E if network is None else E.with_model(network())
@@ -63,4 +64,4 @@ def cross_val_explain(
 
 def _explain_fold(explainer: Any, X: Instances, y: Any, train: np.ndarray, test: np.ndarray) -> Explanations:
     explainer.fit(X[train], None if y is None else _safe_indexing(y, train))
-    return explainer.explain(X[test])
+    return explainer.explain(X[test]).without_graphs()
