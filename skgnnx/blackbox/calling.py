@@ -118,7 +118,7 @@ class ModelCall:
     def _explained(self, error: Exception, batch: GraphBatch, x: Tensor | None) -> Exception:
         if "out of memory" in str(error).lower():
             return error
-        features = None if x is None else tuple(x.shape[1:])
+        features = None if x is None or isinstance(error, IndexError) else tuple(x.shape[1:])
         expected = _expected_features(self.model)
         if features and len(features) == 1 and expected is not None and expected != features[0]:
             return ValueError(

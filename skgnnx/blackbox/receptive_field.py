@@ -132,18 +132,19 @@ def _of_elements(output: Tensor, batch: GraphBatch) -> Tensor:
 
 
 def _path_batch(X: Instances, num_nodes: int, device: torch.device) -> GraphBatch:
-    """Return a directed path whose nodes and edges have attributes of the user's own graphs."""
-    store = X.store
+    """Return a directed path whose nodes and edges have attributes of the first graph that is explained."""
+    store, graph = X.store, X.graph_index[0]
     edge_index = np.stack([np.arange(num_nodes - 1), np.arange(1, num_nodes)])
     columns = {}
     for key, column in store.columns.items():
         if column.slot == "graph":
-            columns[key] = Column("graph", column.of(0), np.array([0, len(column.of(0))]), column.along_last)
+            columns[key] = Column("graph", column.of(graph), np.array([0, len(column.of(graph))]), column.along_last)
             continue
         size = num_nodes if column.slot == "node" else num_nodes - 1
-        values = column.values if len(column.values) else np.zeros((1, *column.values.shape[1:]), column.values.dtype)
+        values = column.of(graph) if len(column.of(graph)) else column.values
+        values = values if len(values) else np.zeros((1, *values.shape[1:]), values.dtype)
         columns[key] = Column(column.slot, values[np.arange(size) % len(values)], np.array([0, size]))
-    objects = {key: values[:1] for key, values in store.objects.items()}
+    objects = {key: [values[graph]] for key, values in store.objects.items()}
     path = GraphStore(
         edge_index, np.array([0, num_nodes]), np.array([0, num_nodes - 1]), columns, objects, store.sparse
     )

@@ -11,6 +11,7 @@ import torch
 from joblib import effective_n_jobs
 from joblib import hash as joblib_hash
 from sklearn.base import BaseEstimator, TransformerMixin, clone
+from sklearn.exceptions import NotFittedError
 from sklearn.utils import Tags, check_random_state
 
 from skgnnx.blackbox import BlackBox, OpenBox
@@ -254,7 +255,9 @@ class BaseExplainer(SharedModelMixin, TransformerMixin, BaseEstimator):
             _check_finite(masks, batch)
             yield batch, masks, None
             return
-        except (RuntimeError, ValueError, TypeError, FloatingPointError) as error:
+        except NotFittedError:
+            raise
+        except (RuntimeError, ValueError, IndexError, FloatingPointError) as error:
             short_of_memory = isinstance(error, RuntimeError) and "memory" in str(error).lower()
             if len(batch) == 1 and self.on_error == "nan":
                 yield batch, None, f"{type(error).__name__}: {error}"
