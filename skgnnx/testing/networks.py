@@ -103,9 +103,9 @@ class Network(nn.Module):
             self.relu = nn.ReLU() if module_relu else None
             self.dropout = nn.Dropout()
             self.head = nn.Linear(HIDDEN, num_classes)
-            if self.norm is not None:
-                nn.init.uniform_(self.norm.running_mean, -0.2, 0.2)
-                nn.init.uniform_(self.norm.running_var, 0.5, 1.5)
+            for name, buffer in self.named_buffers():
+                if name.startswith("norm.running"):  # a normalisation that does something
+                    buffer.uniform_(0.5, 1.5)
 
     def _layers(self, width: int) -> nn.ModuleList:
         make = CONVS[self.conv]

@@ -64,7 +64,7 @@ class PlantedNetwork(nn.Module):
                 reads = name in ("lin.weight", "lin_rel.weight", "weight")
                 parameter.copy_(torch.eye(WIDTH).expand(parameter.shape) if reads else torch.zeros(parameter.shape))
             if self.relations:
-                self.conv.weight[0] = 0.0  # type: ignore[index, operator]
+                self.conv.weight[0] = 0.0  # type: ignore[operator]
 
     def forward(
         self,

@@ -6,6 +6,7 @@ from dataclasses import fields
 from typing import Any
 
 import skgnnx.explainers
+from skgnnx.explainers.base import BaseExplainer
 from skgnnx.taxonomy import Taxonomy
 
 COLUMNS = {
@@ -20,7 +21,7 @@ COLUMNS = {
 }
 
 
-def all_explainers(filter_tags: dict[str, Any] | None = None) -> list[tuple[str, type]]:
+def all_explainers(filter_tags: dict[str, Any] | None = None) -> list[tuple[str, type[BaseExplainer]]]:
     """Return the explainers of this package.
 
     Parameters

@@ -56,7 +56,7 @@ def _process() -> dict[str, Any]:
     numpy_state = np.random.get_state()  # noqa: NPY002 - the global state is what must not move
     return {
         "torch random state": _bits(torch.get_rng_state()),
-        "numpy random state": (numpy_state[1].tobytes(), *numpy_state[2:]),  # type: ignore[index, union-attr]
+        "numpy random state": (numpy_state[1].tobytes(), *numpy_state[2:]),  # type: ignore[index]
         "python random state": random.getstate(),
         "threads": torch.get_num_threads(),
         "gradient mode": torch.is_grad_enabled(),
