@@ -6,6 +6,7 @@ from torch_geometric.data import Data
 from torch_geometric.nn import GCNConv, GINConv, GraphConv, SAGEConv, global_add_pool, global_mean_pool
 
 from skgnnx import Instances, RandomExplainer
+from skgnnx.graphs import Entries, Explanations
 
 CONVS = {
     "gcn": GCNConv,
@@ -169,3 +170,68 @@ def induced_prediction(E, i, data, gone):
         return predict(E.model, data.subgraph(kept), X, i, target)
     data.edge_index = data.edge_index[:, kept[data.edge_index].all(dim=0)]  # nodes may stay where nothing pools them
     return predict(E.model, data, X, i, target)
+
+
+def random_truth(E, seed, share=0.4):
+    """One mask per instance; some are unknown, some empty, some full, some with alternatives."""
+    rng = np.random.default_rng(seed)
+    truth = []
+    for i in range(len(E)):
+        length = E.instances.num_units(E.kind, i)
+        masks = [rng.random(length) < rng.choice([share, share, 0, 1]) for _ in range(rng.choice([1, 1, 2]))]
+        truth.append(None if rng.random() < 0.2 else masks[0] if len(masks) == 1 else masks)
+    return truth
+
+
+def with_ties(E, seed):
+    """The same explanations with few distinct scores."""
+    rng = np.random.default_rng(seed)
+    entries = E.stored()
+    return E._with(masks={E.kind: entries.with_values(rng.choice([0.1, 0.5, 0.9], size=entries.values.shape))})
+
+
+def slow_truth(E, i, mask, over):
+    """Scores and truth of every unit, by dictionaries."""
+    ids, _ = E.entries(i)
+    units, scores = slow_units(E, i)
+    if E.kind != "edge":
+        keys = [int(ids[unit[0][0]]) for unit in units]
+        score, true = dict(zip(keys, scores)), {u: bool(mask[u]) for u in range(len(mask))}
+    else:
+        of_edge = unit_keys(E, i)
+        keys = [of_edge[ids[unit[0][0]]] for unit in units]
+        score = dict(zip(keys, scores))
+        true = {}
+        for e, key in enumerate(of_edge):
+            if key is not None:
+                true[key] = true.get(key, False) or bool(mask[e])
+    if over == "all":
+        keys = sorted(true)
+    if E.kind == "node" and E.instances.level != "graph":
+        keys = [key for key in keys if key not in E.instances.element[i]]
+    return np.array([score.get(key, 0.0) for key in keys]), np.array([true[key] for key in keys], dtype=bool)
+
+
+def slow_values(E, truth, over, value, both_classes=True):
+    found = []
+    for i, masks in enumerate(truth):
+        values = []
+        for mask in [] if masks is None else masks if isinstance(masks, list) else [masks]:
+            scores, true = slow_truth(E, i, mask, over)
+            if true.any() and not (both_classes and true.all()):
+                values.append(value(true, scores))
+        found.append(max(values, default=np.nan))
+    return np.array(found)
+
+
+def path(scores, truth=None, level="graph"):
+    """A path of three edges, both directions, with a loop first: edges 1 and 2, 3 and 4, 5 and 6 are pairs."""
+    edge_index = torch.tensor([[1, 0, 1, 1, 2, 2, 3], [1, 1, 0, 2, 1, 3, 2]])
+    data = Data(x=torch.ones(4, 1), edge_index=edge_index)
+    X = Instances.from_graphs([data], truth=truth) if level == "graph" else Instances.from_nodes(data, [0], truth=truth)
+    kind = "edge" if len(scores) == 7 else "node"
+    return Explanations(X, {kind: Entries([0, len(scores)], np.arange(len(scores)), scores)}, kind, targets=[0])
+
+
+def marked(*edges):
+    return np.isin(np.arange(7), edges)
