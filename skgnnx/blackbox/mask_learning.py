@@ -186,7 +186,7 @@ class Stopping:
 
 
 def edge_pairs(batch: GraphBatch) -> tuple[Tensor, Tensor]:
-    """Return the unit of each edge (E,), and the first edge of each unit.
+    """Return the unit of each edge (E,), and one edge of each unit that reaches the prediction if any does.
 
     The two directions of an undirected edge are one unit where both are in the batch.
     """
@@ -194,5 +194,9 @@ def edge_pairs(batch: GraphBatch) -> tuple[Tensor, Tensor]:
     partner = store.all_partners[edge_id]
     lead = np.where(partner < 0, edge_id, np.minimum(edge_id, partner))
     key = batch.edge_instance.cpu().numpy() * max(store.edge_index.shape[1], 1) + lead
-    _, first, unit = np.unique(key, return_index=True, return_inverse=True)
-    return torch.from_numpy(unit).to(batch.device), torch.from_numpy(first).to(batch.device)
+    reached_first = np.argsort(~batch.graphs.edge_reach, kind="stable")
+    _, first, unit = np.unique(key[reached_first], return_index=True, return_inverse=True)
+    unit_of_edge = np.empty(len(key), dtype=np.int64)
+    unit_of_edge[reached_first] = unit
+    chosen = reached_first[first]
+    return torch.from_numpy(unit_of_edge).to(batch.device), torch.from_numpy(chosen).to(batch.device)
