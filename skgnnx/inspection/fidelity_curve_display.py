@@ -136,7 +136,7 @@ class FidelityCurveDisplay:
             _draw_curve(ax, name, curve, f"C{k % 10}")
         ax.set(xlabel="sparsity: share left out", ylabel="change of the predicted probability")
         ax.spines[["top", "right"]].set_visible(False)
-        _draw_legends(ax)
+        _draw_legend(ax)
         self._ax = ax
         return self
 
@@ -149,14 +149,12 @@ def _draw_curve(ax: Any, name: str, curve: Bunch, colour: str) -> None:
         ax.plot(curve.sparsity, values, label=label if row == 0 else "_fidelity-", **line)
 
 
-def _draw_legends(ax: Any) -> None:
+def _draw_legend(ax: Any) -> None:
     """Say which colour is which explainer, and which line is which fidelity."""
     lines = load("matplotlib.lines", "viz", "Pictures")
-    style = {"frameon": False, "fontsize": 8, "loc": "lower left"}
-    names = ax.legend(bbox_to_anchor=(0, 1.0), ncols=2, **style)
-    ax.add_artist(names)
     kinds = [
         lines.Line2D([], [], color="#444444", label="fidelity+ (higher is better)"),
         lines.Line2D([], [], color="#444444", linestyle="--", label="fidelity- (lower is better)"),
     ]
-    ax.legend(handles=kinds, bbox_to_anchor=(0.55, 1.0), **style)
+    handles = [*ax.get_legend_handles_labels()[0], *kinds]
+    ax.legend(handles=handles, loc="lower left", bbox_to_anchor=(0, 1.0), ncols=3, frameon=False, fontsize=8)
