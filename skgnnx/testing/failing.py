@@ -60,15 +60,16 @@ def check_one_bad_instance(factory: Factory) -> None:
     for how in ("nan", "raise"):
         model = BreaksAt(network, X.num_units("node", BAD), how)
         explainer = build(factory, model, on_error="nan")
-        E = explained(explainer, X, learn_from=X[good])
         law = f"One instance for which the model gives {how} must not lose the others."
+        error = _error_of(lambda: _use(explainer, X, X[good]))  # noqa: B023 - called at once
+        require(error is None, explainer, law, repr(error))
+        E = explained(explainer, X, learn_from=X[good])
         require(np.array_equal(E.ok, np.arange(len(X)) != BAD), explainer, law, f"ok {E.ok.tolist()}")
         require(bool(E.errors[BAD]), explainer, "A failed instance must say why.")
         require(bool(np.isnan(E[BAD]).all()), explainer, "A failed instance must be NaN.")
         require_same(explainer, explained(explainer, X[good]), E[good], law)
-        _must_raise(
-            build(factory, model, on_error="raise"), X, (ValueError, RuntimeError, IndexError), "on_error='raise'"
-        )
+        strict = build(factory, model, on_error="raise")
+        _must_raise(strict, X, (ValueError, RuntimeError, IndexError), "on_error='raise'")
 
 
 def check_bad_parameters(factory: Factory) -> None:
@@ -122,17 +123,17 @@ def _must_raise(
     explainer: Any, X: Any, errors: tuple[type[Exception], ...], what: str, needs: str = "", fit: bool = True
 ) -> str:
     """Return the message of the error, or raise AssertionError if there is none of these."""
-
-    def use() -> None:
-        if fit and explainer.taxonomy.learned:
-            explainer.fit(X)
-        explainer.explain(X)
-
-    error = _error_of(use)
+    error = _error_of(lambda: _use(explainer, X, X if fit else None))
     law = f"{what} must raise {' or '.join(cls.__name__ for cls in errors)}."
     require(isinstance(error, errors), explainer, law, f"{type(error).__name__}: {error}")
     require(needs in str(error), explainer, f"The error about {what} must name {needs!r}.", str(error))
     return str(error)
+
+
+def _use(explainer: Any, X: Any, learn_from: Any) -> None:
+    if learn_from is not None and explainer.taxonomy.learned:
+        explainer.fit(learn_from)
+    explainer.explain(X)
 
 
 def _error_of(use: Callable[[], None]) -> Exception | None:
