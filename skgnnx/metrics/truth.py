@@ -96,6 +96,8 @@ def truth_of(E: Explanations, y: Any) -> list[tuple[np.ndarray, ...] | None]:
     truth = E.instances.truth or {}
     if E.kind in truth:
         return list(truth[E.kind])
+    if y is not None and all(value is None for value in y):  # a fold in which no truth is known
+        return [None] * len(E)
     known = [kind for kind in truth if kind != "feature" and E.kind != "feature"]
     repair = (
         f"use E.to_kind({known[0]!r})" if known else f"pass masks as y=, or Instances with truth={{{E.kind!r}: ...}}"

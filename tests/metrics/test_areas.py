@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from metric_cases import marked, path, random_explanations, random_truth, slow_truth, slow_values, with_ties
 from sklearn.metrics import average_precision_score, roc_auc_score
-from torch_geometric.data import Data
 
 from skgnnx import Instances
 from skgnnx.graphs import Entries, Explanations
@@ -143,6 +142,11 @@ class TestTruth:
     def test_none_is_an_error(self):
         with pytest.raises(ValueError, match="need one for edge scores. Got none; pass masks as y="):
             roc_auc(path([0] * 7))
+
+    def test_a_fold_without_any_is_nan(self):
+        score = roc_auc(path([0] * 7), [None])
+        assert np.isnan(score)
+        assert score.n_skipped == 1
 
     def test_another_kind_names_the_conversion(self):
         node = path([0, 1, 0, 0], {"edge": [marked(1)]})
