@@ -53,6 +53,8 @@ def explanations_for(scorer: Any, estimator: Any, X: Any) -> Explanations:
     TypeError
         If the estimator does not return explanations.
     """
+    if not _can_be_remembered(estimator):
+        return _explain(estimator, X)
     kept = _KEPT.get(estimator)
     if kept is None or not kept.is_for(X, state_token(estimator), scorer):
         # an exception leaves nothing behind: its traceback would hold the estimator for ever
@@ -98,6 +100,14 @@ def _collect(value: Any, parts: list[Any], seen: set[int]) -> None:
     elif isinstance(value, (list, tuple)) and any(isinstance(item, (BaseEstimator, list, tuple)) for item in value):
         for item in value:
             _collect(item, parts, seen)
+
+
+def _can_be_remembered(estimator: Any) -> bool:
+    try:
+        hash(estimator), weakref.ref(estimator)
+    except TypeError:
+        return False
+    return True
 
 
 def _explain(estimator: Any, X: Any) -> Explanations:
