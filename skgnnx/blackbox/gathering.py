@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from skgnnx.blackbox.blackbox import OpenBox
+from skgnnx.blackbox.open_box import OpenBox
 from skgnnx.graphs.batch import GraphBatch
 from skgnnx.graphs.entries import Entries
 

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch_geometric.nn import MessagePassing
 
-from skgnnx.blackbox.calling import NORMALISATION, ModelCall, Normalisation
-from skgnnx.blackbox.edge_matching import match_edges
-from skgnnx.blackbox.pyg_compat import normalising_layers
+from skgnnx.blackbox.calling import NORMALISATION, Handed, ModelCall
+from skgnnx.blackbox.edge_matching import NOT_AN_EDGE, match_edges
+from skgnnx.blackbox.pyg_compat import ends_of_call, normalising_layers
 from skgnnx.graphs.batch import GraphBatch
 
 
-def without_ring(call: ModelCall, batch: GraphBatch, reach: dict[str, int]) -> GraphBatch | None:
+class LayerUse(NamedTuple):
+    """What all calls of one layer have in common: how far they reach, and whether it makes its own self loops."""
+
+    reach: int
+    replaces_loops: bool
+
+
+def without_ring(call: ModelCall, batch: GraphBatch, uses: dict[str, LayerUse]) -> GraphBatch | None:
     """Return a batch without its outer ring whose layers still normalise by the degrees of the whole graph.
 
     The layers normalise the batch with its ring; what they keep of it is cut to the edges whose messages can still be
@@ -25,32 +34,49 @@ def without_ring(call: ModelCall, batch: GraphBatch, reach: dict[str, int]) -> G
         The frozen model.
     batch : GraphBatch
         A batch with one ring more than its receptive field.
-    reach : dict of str to int
-        How far from its source a message of each layer can be felt.
+    uses : dict of str to LayerUse
+        By layer: how far from its source a message can be felt, and whether its self loops are its own.
 
     Returns
     -------
     GraphBatch or None
-        None if the model has no layer with such a cache.
+        None if the model has no layer with such a cache, or one whose edges cannot be told apart.
     """
     known = _normalise(call, batch)
     if not known:
         return None
     smaller = batch.keep_nodes(batch.graphs.node_reach)
     smaller = smaller.keep_edges(smaller.graphs.edge_reach)
-    place = np.cumsum(batch.graphs.node_reach) - 1
+    new_node, new_edge = _numbering(batch.graphs.node_reach), _numbering(batch.graphs.edge_reach)
     own, level = batch.edge_index.cpu().numpy(), batch.graphs.node_level
-    cut: Normalisation = {}
+    handed: dict[MessagePassing, Handed] = {}
     for (name, layer), (edge_index, weight) in known.items():
-        ends = edge_index.cpu().numpy()
-        found = match_edges(ends, own, replaces_loops=True)
-        if found is None:
+        columns = edge_index.cpu().numpy()
+        ends = ends_of_call(edge_index, layer).cpu().numpy()
+        found = match_edges(ends, own, replaces_loops=uses[name].replaces_loops)
+        if found is None or not found.certain:
             return None
-        kept = np.flatnonzero(level[ends[1]] < reach[name])
-        rows = torch.from_numpy(kept).to(batch.device)
-        cut[layer] = (torch.from_numpy(place[ends[:, kept]]).to(batch.device), weight.index_select(0, rows))
-    smaller.memo[NORMALISATION] = cut
+        kept = np.flatnonzero(level[ends[1]] < uses[name].reach)
+        edge = found.edge[kept]
+        edge = np.where(edge < 0, NOT_AN_EDGE, new_edge[edge])
+        handed[layer] = Handed(
+            torch.from_numpy(new_node[columns[:, kept]]).to(batch.device),
+            weight.index_select(0, torch.from_numpy(kept).to(batch.device)),
+            torch.from_numpy(edge).to(batch.device),
+        )
+    smaller.memo[NORMALISATION] = handed
+    smaller.cut_again = lambda instances: _again(call, batch.take(instances), uses)
     return smaller
+
+
+def _again(call: ModelCall, batch: GraphBatch, uses: dict[str, LayerUse]) -> GraphBatch:
+    # What was possible for all instances is possible for some; the ring alone is right, too.
+    return without_ring(call, batch, uses) or batch
+
+
+def _numbering(kept: np.ndarray) -> np.ndarray:
+    """Return the new number of everything that is kept."""
+    return np.cumsum(kept) - 1
 
 
 def _normalise(call: ModelCall, batch: GraphBatch) -> dict[tuple[str, MessagePassing], tuple[Tensor, Tensor]]:

@@ -1,0 +1,101 @@
+"""Hidden states: what goes into and comes out of every propagate call."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from skgnnx.blackbox.pyg_compat import MessagePassing, edges_of_call, fuse, message_passing_modules, unfuse
+
+
+@dataclass
+class HiddenState:
+    """One propagate call.
+
+    Parameters
+    ----------
+    name : str
+        Name of the layer in the model.
+    before : Tensor of shape (N, d) or None
+        Node states that went into the layer.
+    after : Tensor of shape (N, d) or None
+        What the layer returned.
+    messages : Tensor of shape (messages, ...) or None
+        Messages of the call, before they are aggregated.
+    edges : Tensor of shape (2, messages)
+        Ends of the messages.
+    """
+
+    name: str
+    before: Tensor | None
+    edges: Tensor
+    after: Tensor | None = None
+    messages: Tensor | None = None
+
+
+class Recorder:
+    """Collects a `HiddenState` for every propagate call of a forward pass, also of layers that are used repeatedly."""
+
+    def __init__(self) -> None:
+        self.states: list[HiddenState] = []
+        self._inputs: list[tuple[MessagePassing, Tensor | None, int]] = []
+
+    def enter(self, layer: MessagePassing, args: Any, kwargs: Any) -> None:
+        """Note what goes into a layer."""
+        x = kwargs.get("x", args[0] if args else None)
+        x = x[0] if isinstance(x, (tuple, list)) and x else x
+        self._inputs.append((layer, x if torch.is_tensor(x) else None, len(self.states)))
+
+    def propagate(self, name: str, edge_index: Tensor) -> None:
+        """Note that a layer starts to pass messages."""
+        before = self._inputs[-1][1] if self._inputs else None
+        self.states.append(HiddenState(name, before, edges_of_call(edge_index)))
+
+    def message(self, messages: Tensor) -> None:
+        """Note the messages of the call that has started last."""
+        self.states[-1].messages = messages
+
+    def leave(self, output: Any) -> None:
+        """Note what a layer returns, for all of its calls."""
+        _, _, first = self._inputs.pop()
+        output = output[0] if isinstance(output, (tuple, list)) and output else output
+        for state in self.states[first:]:
+            if state.after is None:
+                state.after = output
+
+
+@contextmanager
+def recorded(model: nn.Module) -> Iterator[list[HiddenState]]:
+    """Record the hidden states of the forward passes that run inside.
+
+    Parameters
+    ----------
+    model : nn.Module
+        The frozen model.
+
+    Yields
+    ------
+    list of HiddenState
+        Filled as the model runs, in the order of the propagate calls.
+    """
+    recorder, handles, fused = Recorder(), [], []
+    try:
+        for name, layer in message_passing_modules(model):
+            fused.append((layer, unfuse(layer)))
+            handles += [
+                layer.register_forward_pre_hook(lambda m, args, kw: recorder.enter(m, args, kw), with_kwargs=True),
+                layer.register_propagate_forward_pre_hook(lambda m, args, name=name: recorder.propagate(name, args[0])),
+                layer.register_message_forward_hook(lambda m, args, output: recorder.message(output)),
+                layer.register_forward_hook(lambda m, args, output: recorder.leave(output)),
+            ]
+        yield recorder.states
+    finally:
+        for handle in handles:
+            handle.remove()
+        for layer, was in fused:
+            fuse(layer, was)
