@@ -7,17 +7,17 @@ after the other.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from skgnnx.blackbox import BlackBox, OpenBox, heads
+from skgnnx.blackbox import BlackBox, OpenBox
 from skgnnx.blackbox.resolving import resolve_model
 from skgnnx.graphs import Entries, Explanations
 from skgnnx.graphs.batch import GraphBatch
+from skgnnx.metrics.outputs import Outputs
 
 REMOVALS = {
     "edge": ("drop", "weight"),
@@ -26,69 +26,6 @@ REMOVALS = {
     "node_feature": ("zero",),
 }
 SHORTENING = ("drop", "induced")
-
-
-@dataclass(frozen=True, eq=False)
-class Outputs:
-    """What a model says of whole graphs and of parts of them.
-
-    Parameters
-    ----------
-    full : Tensor of shape (n, C)
-        Raw output for every instance, NaN where the explanation failed.
-    parts : list of Tensor of shape (n, C)
-        The same for every part that was kept.
-    kind : str
-        What the columns are, as in `skgnnx.blackbox.heads`.
-    threshold : float
-        Probability from which a binary or multi-label head says yes.
-    targets : ndarray of shape (n,)
-        Explained classes or columns.
-    """
-
-    full: Tensor
-    parts: list[Tensor]
-    kind: str
-    threshold: float
-    targets: np.ndarray
-
-    @property
-    def is_regression(self) -> bool:
-        """True if the columns are values, not classes."""
-        return self.kind == "regression"
-
-    def probabilities(self, output: Tensor) -> Tensor:
-        """Return the probabilities (n, T) behind a raw output; values of a regression as they are."""
-        return heads.probabilities(self.kind, output.double())
-
-    def values(self, output: Tensor, of: str = "probability") -> np.ndarray:
-        """Return one number per instance about its target.
-
-        Parameters
-        ----------
-        output : Tensor of shape (n, C)
-            `full` or one of `parts`.
-        of : {"probability", "accuracy"}, default="probability"
-            The probability of the target (the value of a regression), or 1 if the target is what is predicted, else 0.
-
-        Returns
-        -------
-        ndarray of float64, shape (n,)
-        """
-        chosen = self._is_predicted(output) if of == "accuracy" else self._of_target(self.probabilities(output))
-        values = chosen.double().numpy()
-        values[output.isnan().any(dim=1).numpy()] = np.nan
-        return values
-
-    def _is_predicted(self, output: Tensor) -> Tensor:
-        if self.is_regression:
-            raise ValueError("of='accuracy' must be used with a classifier. Got a regression; use of='probability'.")
-        if self.kind.startswith("multilabel"):
-            return self._of_target(self.probabilities(output)) >= self.threshold
-        return heads.predicted(self.kind, output, self.threshold) == torch.from_numpy(self.targets)
-
-    def _of_target(self, values: Tensor) -> Tensor:
-        return values.gather(1, torch.from_numpy(self.targets)[:, None]).squeeze(1)
 
 
 def outputs_of_parts(
@@ -131,7 +68,7 @@ def outputs_of_parts(
     remove = _Removal(E, checked_removal(E.kind, removal))
     ok = np.flatnonzero(E.ok)
     if not len(ok):
-        return _nothing(E, len(weights))
+        return Outputs.undefined(len(E), len(weights))
     explained = E if len(ok) == len(E) else E[ok]
     network = _model_of(E, model)
     settings = {key: E.box[key] for key in ("output", "threshold", "forward") if key in E.box}
@@ -144,8 +81,7 @@ def outputs_of_parts(
             for part, weight in zip(parts, weights):
                 part[torch.from_numpy(batch.positions)] = remove.output(gnn, batch, place, weight, full)
         kind = gnn.kind_of_output
-    targets = np.where(E.ok, E.targets, 0)
-    return Outputs(_at(full, ok, len(E)), [_at(part, ok, len(E)) for part in parts], kind, box.threshold, targets)
+    return Outputs(full, parts, kind, box.threshold, explained.targets).spread(ok, len(E))
 
 
 def checked_removal(kind: str, removal: str | None) -> str:
@@ -187,7 +123,8 @@ class _Removal:
 
     def output(self, gnn: OpenBox, batch: GraphBatch, place: np.ndarray, weight: np.ndarray, full: Tensor) -> Tensor:
         """Return the raw output (B, C) of a batch with a part taken out; exactly the whole one's where nothing is."""
-        weight = np.concatenate([weight, np.ones((1, *weight.shape[1:]))])[place]  # -1 is the added row: it stays
+        weight = weight[np.maximum(place, 0)] if len(weight) else np.ones(len(place))
+        weight[place < 0] = 1
         whole = full[torch.from_numpy(batch.positions)]
         changed = self._changed(batch, weight)
         if not changed.any():
@@ -242,17 +179,3 @@ def _model_of(E: Explanations, model: Any) -> Any:
             "none); pass model=, or use E.with_model(model)."
         )
     return E.with_model(resolve_model(given, outputs_only=True)).model
-
-
-def _at(output: Tensor, rows: np.ndarray, n: int) -> Tensor:
-    if len(rows) == n:
-        return output
-    everywhere = output.new_full((n, output.shape[1]), float("nan"))
-    everywhere[torch.from_numpy(rows)] = output
-    return everywhere
-
-
-def _nothing(E: Explanations, num_parts: int) -> Outputs:
-    """Return the outputs where no instance was explained: no model is asked."""
-    empty = torch.full((len(E), 2), float("nan"))
-    return Outputs(empty, [empty] * num_parts, "probs", 0.5, np.zeros(len(E), dtype=np.int64))
