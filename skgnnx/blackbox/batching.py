@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skgnnx.blackbox.normalisation import without_ring
+from skgnnx.blackbox.normalisation import LayerUse, without_ring
 from skgnnx.blackbox.receptive_field import ModelTrace
 from skgnnx.blackbox.reference import PlainRuns
 from skgnnx.graphs.batch import GraphBatch
@@ -54,9 +54,10 @@ class Batcher:
         self._least = Cut.WHOLE if self.level == "graph" or trace.hops is None else Cut.HOPS
         self._warned = False
         # A layer that is called several times must keep what its farthest-reaching call needs.
-        self._layer_reach: dict[str, int] = {}
-        for name, reach in zip(trace.names, trace.reach, strict=True):
-            self._layer_reach[name] = max(reach, self._layer_reach.get(name, 0))
+        self._uses: dict[str, LayerUse] = {}
+        for name, reach, kind in zip(trace.names, trace.reach, trace.kinds, strict=True):
+            known = self._uses.get(name)
+            self._uses[name] = LayerUse(max(reach, known.reach if known else 0), kind)
 
     def batches(self, positions: np.ndarray, batch_size: int | str, *, removal: bool = False) -> Iterator[GraphBatch]:
         """Yield batches of consecutive instances.
@@ -100,7 +101,7 @@ class Batcher:
     def _make(self, rows: np.ndarray, cut: Cut, graphs: ComputationGraphs | None) -> GraphBatch | None:
         graphs = self._extract(rows, cut) if graphs is None else graphs
         batch = GraphBatch(self.runs.X, rows, graphs, self.targets[rows], self.runs.device)
-        return without_ring(self.runs.call, batch, self._layer_reach) if cut == Cut.NORMALISED else batch
+        return without_ring(self.runs.call, batch, self._uses) if cut == Cut.NORMALISED else batch
 
     def _extract(self, rows: np.ndarray, cut: Cut) -> ComputationGraphs:
         X: Instances = self.runs.X

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,17 +17,24 @@ from skgnnx.graphs.batch import GraphBatch
 _DATA_NAMES = frozenset({"data", "batch", "graph", "graphs", "g", "inputs", "batch_data", "data_batch"})
 
 
-NORMALISATION = "normalisation"
-Normalisation = dict[MessagePassing, tuple[Tensor, Tensor]]
+NORMALISATION = ("normalisation",)
+
+
+class Handed(NamedTuple):
+    """Normalised edges that a layer finds in its cache, and the edge of the batch behind each (-1 for a loop)."""
+
+    edge_index: Tensor
+    weight: Tensor | None
+    edge: Tensor
 
 
 @contextmanager
 def handed_over(batch: GraphBatch) -> Iterator[None]:
     """Put the normalisation that belongs to a batch into the layers' caches for one run."""
-    known: Normalisation = batch.memo.get(NORMALISATION, {})
+    known: dict[MessagePassing, Handed] = batch.memo.get(NORMALISATION, {})
     try:
-        for layer, cache in known.items():
-            layer.cached, layer._cached_edge_index = True, cache
+        for layer, handed in known.items():
+            layer.cached, layer._cached_edge_index = True, (handed.edge_index, handed.weight)
         yield
     finally:
         for layer in known:

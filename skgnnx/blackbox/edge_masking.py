@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.nn import MessagePassing
 
-from skgnnx.blackbox.edge_matching import gates, is_ambiguous, match_edges
-from skgnnx.blackbox.pyg_compat import edges_of_call, fuse, message_dim, message_passing_modules, unfuse
+from skgnnx.blackbox.calling import NORMALISATION
+from skgnnx.blackbox.edge_matching import CallKind, gates, match_edges
+from skgnnx.blackbox.pyg_compat import ends_of_call, fuse, message_dim, message_passing_modules, unfuse
 from skgnnx.graphs.batch import GraphBatch
 
 
@@ -51,7 +52,7 @@ class CallTracer:
     def propagate(self, name: str, layer: MessagePassing, edge_index: Tensor) -> None:
         """Note one call."""
         self.names.append(name)
-        self.edges.append(edges_of_call(edge_index).detach().cpu().numpy())
+        self.edges.append(ends_of_call(edge_index, layer).detach().cpu().numpy())
         self.widths.append(0)
 
     def message(self, layer: MessagePassing, output: Tensor) -> None:
@@ -68,18 +69,18 @@ class EdgeMasking:
         The batch that runs.
     mask : Tensor of shape (E,) or sequence of such
         One mask for all propagate calls, or one per call.
-    replaces_loops : list of bool
-        For each propagate call, whether the layer makes its own self loops (measured once on a graph without loops).
+    kinds : list of CallKind
+        What is known of each propagate call, measured once on a path without loops.
     resolve : callable
         ``resolve(call number) -> ndarray``: finds the edges of a call in which parallel edges cannot be told apart.
     """
 
     def __init__(
-        self, batch: GraphBatch, mask: Tensor | Sequence[Tensor], replaces_loops: list[bool], resolve: Any
+        self, batch: GraphBatch, mask: Tensor | Sequence[Tensor], kinds: list[CallKind], resolve: Any
     ) -> None:
         self.batch = batch
         self.mask = mask
-        self.replaces_loops = replaces_loops
+        self.kinds = kinds
         self.resolve = resolve
         self.calls = -1
         self.current: Tensor | None = None
@@ -90,14 +91,18 @@ class EdgeMasking:
         if self._resolving:
             return
         self.calls += 1
-        edges = edges_of_call(edge_index)
         mask = self.mask if torch.is_tensor(self.mask) else self.mask[self.calls]
-        if edges is self.batch.edge_index:
-            loops = self.replaces_loops[self.calls] if self.calls < len(self.replaces_loops) else False
-            if not loops:
-                self.current = mask
-                return
-        self.current = gates(mask, self._found(name, edges))
+        if edge_index is self.batch.edge_index and not self._kind().replaces_loops:
+            self.current = mask
+            return
+        handed = self.batch.memo.get(NORMALISATION, {}).get(layer)
+        if handed is not None and edge_index is handed.edge_index:
+            self.current = gates(mask, handed.edge)
+            return
+        self.current = gates(mask, self._found(name, ends_of_call(edge_index, layer)))
+
+    def _kind(self) -> CallKind:
+        return self.kinds[self.calls] if self.calls < len(self.kinds) else CallKind()
 
     def message(self, layer: MessagePassing, output: Tensor) -> Tensor:
         """Scale the messages of the current call."""
@@ -114,8 +119,7 @@ class EdgeMasking:
         if known is not None and (known[0] is edges or torch.equal(known[0], edges)):
             return known[1]
         call, own = edges.detach().cpu().numpy(), self.batch.edge_index.cpu().numpy()
-        replaces = self.replaces_loops[self.calls] if self.calls < len(self.replaces_loops) else False
-        found = match_edges(call, own, replaces_loops=replaces)
+        found = match_edges(call, own, self._kind())
         if found is None:
             raise ValueError(
                 f"Every message must run along an edge of the graph. Got others in layer {name!r} "
@@ -123,9 +127,8 @@ class EdgeMasking:
                 "features "
                 "(mask='node_feature') or use a method that needs no edge masks."
             )
-        if is_ambiguous(call, own, found):
-            found = self._resolved(call)
-        result = torch.from_numpy(found).to(self.batch.device)
+        edge = found.edge if found.certain else self._resolved(call)
+        result = torch.from_numpy(edge).to(self.batch.device)
         self.batch.memo[key] = (edges, result)
         return result
 

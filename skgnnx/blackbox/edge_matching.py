@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -9,54 +11,74 @@ from torch import Tensor
 NOT_AN_EDGE = -1
 
 
-def match_edges(call: np.ndarray, edges: np.ndarray, *, replaces_loops: bool) -> np.ndarray | None:
-    """Find the user's edge behind each message of one propagate call.
+class CallKind(NamedTuple):
+    """What is known of a propagate call before it runs.
 
-    Layers append self loops, replace them, drop edges of other relations, sort by row, or run against the edges. In
-    turn: the same edges in the same order; the same reversed; a look-up by (source, target) and occurrence; the same
-    look-up reversed.
+    Parameters
+    ----------
+    replaces_loops : bool
+        True if the layer makes its own self loops; loops then belong to no edge of the user's.
+    flipped : bool
+        True if messages run against the edges. Ends cannot tell: in an undirected graph sorted by source, the edges
+        sorted by target are the edges reversed.
+    """
+
+    replaces_loops: bool = False
+    flipped: bool = False
+
+
+class Found(NamedTuple):
+    """The edge of each message, -1 for a loop that the layer made; and whether it can be no other one."""
+
+    edge: np.ndarray
+    certain: bool
+
+
+def match_edges(call: np.ndarray, edges: np.ndarray, kind: CallKind) -> Found | None:
+    """Find the user's edge behind each message of one propagate call, by its ends and occurrence.
+
+    Layers append self loops, replace them, drop edges of other relations, sort by row, or run against the edges.
 
     Parameters
     ----------
     call : ndarray of shape (2, messages)
-        Ends of the messages.
+        Source and target of the messages.
     edges : ndarray of shape (2, E)
         Ends of the user's edges.
-    replaces_loops : bool
-        True if the layer makes its own self loops; loops then belong to no edge of the user's.
+    kind : CallKind
+        What is known of the call.
 
     Returns
     -------
-    ndarray of shape (messages,) or None
-        Edge of each message, -1 for a loop that the layer made, None if some message has no edge.
+    Found or None
+        None if some message has no edge. Not certain where a call uses only some of several parallel edges, or all of
+        them in another order: occurrence does not tell which is which then.
     """
-    message_kept = call[0] != call[1] if replaces_loops else np.ones(call.shape[1], dtype=bool)
-    edge_kept = edges[0] != edges[1] if replaces_loops else np.ones(edges.shape[1], dtype=bool)
-    found = np.full(call.shape[1], NOT_AN_EDGE)
-    messages, candidates = call[:, message_kept], np.flatnonzero(edge_kept)
-    known = edges[:, candidates]
-    for ends in (known, known[::-1]):
-        if np.array_equal(messages, ends):
-            found[message_kept] = candidates
-            return found
-    for ends in (known, known[::-1]):
-        position = _look_up(messages, ends)
-        if position is not None:
-            found[message_kept] = candidates[position]
-            return found
-    return None
+    message_kept = call[0] != call[1] if kind.replaces_loops else np.ones(call.shape[1], dtype=bool)
+    edge_kept = edges[0] != edges[1] if kind.replaces_loops else np.ones(edges.shape[1], dtype=bool)
+    candidates = np.flatnonzero(edge_kept)
+    known = (edges[::-1] if kind.flipped else edges)[:, candidates]
+    messages = call[:, message_kept]
+    same = np.array_equal(messages, known)
+    position = np.arange(len(candidates)) if same else _look_up(messages, known)
+    if position is None:
+        return None
+    edge = np.full(call.shape[1], NOT_AN_EDGE)
+    edge[message_kept] = candidates[position]
+    return Found(edge, same or _is_certain(position, known))
 
 
-def is_ambiguous(call: np.ndarray, edges: np.ndarray, found: np.ndarray) -> bool:
-    """Return True if a call uses only some of several parallel edges, so that occurrence cannot tell which."""
-    used = found[found >= 0]
-    if len(used) == 0 or len(used) == edges.shape[1]:
-        return False
-    n = int(edges.max()) + 1
-    key = edges[0] * n + edges[1]
+def _is_certain(position: np.ndarray, known: np.ndarray) -> bool:
+    """Return True if messages can have no other edge: no parallel edges, or all of them in the order of the edges."""
+    if len(position) == 0:
+        return True
+    key = known[0] * (int(known.max()) + 1) + known[1]
     _, inverse, count = np.unique(key, return_inverse=True, return_counts=True)
-    taken = np.bincount(inverse[used], minlength=len(count))
-    return bool(((taken > 0) & (taken < count)).any())
+    taken = np.bincount(inverse[position], minlength=len(count))
+    parallel = (taken > 0) & (count > 1)
+    if not parallel.any():
+        return True
+    return bool((taken[parallel] == count[parallel]).all() and (np.diff(position) > 0).all())
 
 
 def split_parallel_edges(edges: np.ndarray, num_nodes: int) -> tuple[np.ndarray, np.ndarray]:

@@ -10,16 +10,16 @@ from torch import Tensor, nn
 from torch_geometric.nn import MessagePassing
 
 from skgnnx.blackbox.calling import NORMALISATION, Handed, ModelCall
-from skgnnx.blackbox.edge_matching import NOT_AN_EDGE, match_edges
+from skgnnx.blackbox.edge_matching import NOT_AN_EDGE, CallKind, match_edges
 from skgnnx.blackbox.pyg_compat import ends_of_call, normalising_layers
 from skgnnx.graphs.batch import GraphBatch
 
 
 class LayerUse(NamedTuple):
-    """What all calls of one layer have in common: how far they reach, and whether it makes its own self loops."""
+    """What is known of all calls of one layer: how far the farthest-reaching one is felt, and their kind."""
 
     reach: int
-    replaces_loops: bool
+    kind: CallKind
 
 
 def without_ring(call: ModelCall, batch: GraphBatch, uses: dict[str, LayerUse]) -> GraphBatch | None:
@@ -35,7 +35,7 @@ def without_ring(call: ModelCall, batch: GraphBatch, uses: dict[str, LayerUse]) 
     batch : GraphBatch
         A batch with one ring more than its receptive field.
     uses : dict of str to LayerUse
-        By layer: how far from its source a message can be felt, and whether its self loops are its own.
+        What is known of each layer.
 
     Returns
     -------
@@ -53,7 +53,7 @@ def without_ring(call: ModelCall, batch: GraphBatch, uses: dict[str, LayerUse]) 
     for (name, layer), (edge_index, weight) in known.items():
         columns = edge_index.cpu().numpy()
         ends = ends_of_call(edge_index, layer).cpu().numpy()
-        found = match_edges(ends, own, replaces_loops=uses[name].replaces_loops)
+        found = match_edges(ends, own, uses[name].kind)
         if found is None or not found.certain:
             return None
         kept = np.flatnonzero(level[ends[1]] < uses[name].reach)
@@ -61,7 +61,7 @@ def without_ring(call: ModelCall, batch: GraphBatch, uses: dict[str, LayerUse]) 
         edge = np.where(edge < 0, NOT_AN_EDGE, new_edge[edge])
         handed[layer] = Handed(
             torch.from_numpy(new_node[columns[:, kept]]).to(batch.device),
-            weight.index_select(0, torch.from_numpy(kept).to(batch.device)),
+            None if weight is None else weight.index_select(0, torch.from_numpy(kept).to(batch.device)),
             torch.from_numpy(edge).to(batch.device),
         )
     smaller.memo[NORMALISATION] = handed
@@ -79,7 +79,7 @@ def _numbering(kept: np.ndarray) -> np.ndarray:
     return np.cumsum(kept) - 1
 
 
-def _normalise(call: ModelCall, batch: GraphBatch) -> dict[tuple[str, MessagePassing], tuple[Tensor, Tensor]]:
+def _normalise(call: ModelCall, batch: GraphBatch) -> dict[tuple[str, MessagePassing], tuple[Tensor, Tensor | None]]:
     """Let every layer normalise the edges of a batch, and return what it cached."""
     layers = normalising_layers(call.model) if isinstance(call.model, nn.Module) else []
     try:

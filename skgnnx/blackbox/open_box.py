@@ -140,7 +140,7 @@ class OpenBox:
         if edge_mask is None:
             return self.call(batch, x)
         self.check_maskable()
-        masking = EdgeMasking(batch, edge_mask, self.trace.replaces_loops, self._resolve_parallel)
+        masking = EdgeMasking(batch, edge_mask, self.trace.kinds, self._resolve_parallel)
         with message_hooks(self.box.model, masking.propagate, masking.message):
             return self.call(batch, x)
 
@@ -165,20 +165,17 @@ class OpenBox:
         tracer = CallTracer()
         with torch.no_grad(), message_hooks(self.box.model, tracer.propagate, tracer.message):
             self.call(variant)
-        own = variant.edge_index.cpu().numpy()
-        replaces = self.trace.replaces_loops[number]
-        found = match_edges(tracer.edges[number], own, replaces_loops=replaces) if number < len(tracer.edges) else None
-        if (
-            found is None
-            or found.shape[0] != call.shape[1]
-            or (edges[:, found[found >= 0]] != call[:, found >= 0]).any()
-        ):
+        own, kind = variant.edge_index.cpu().numpy(), self.trace.kinds[number]
+        found = match_edges(tracer.edges[number], own, kind) if number < len(tracer.edges) else None
+        edge = None if found is None else found.edge
+        known = edges[::-1] if kind.flipped else edges
+        if edge is None or len(edge) != call.shape[1] or (known[:, edge[edge >= 0]] != call[:, edge >= 0]).any():
             raise ValueError(
                 f"Parallel edges must keep their order in layer {self.trace.names[number]!r}. Got messages that "
                 "cannot be "
                 "told apart; merge parallel edges or give each relation a model input of its own."
             )
-        return found
+        return edge
 
     def probabilities(self, batch: GraphBatch, **given: Any) -> Tensor:
         """Return probabilities of all targets (B, T), or raw values for regression."""

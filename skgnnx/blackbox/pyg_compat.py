@@ -24,12 +24,13 @@ def fuse(layer: MessagePassing, value: bool) -> None:
     layer.fuse = value
 
 
-def edges_of_call(edge_index: Tensor) -> Tensor:
-    """Return the (2, messages) ends of one propagate call, in the order of its messages."""
+def ends_of_call(edge_index: Tensor, layer: MessagePassing) -> Tensor:
+    """Return the source and target (2, messages) of the messages of one propagate call, in their order."""
     if is_sparse(edge_index):
         (target, source), _ = to_edge_index(edge_index)
         return torch.stack([source, target])
-    return edge_index if type(edge_index) is Tensor else edge_index.as_subclass(Tensor)
+    ends = edge_index if type(edge_index) is Tensor else edge_index.as_subclass(Tensor)
+    return ends if layer.flow == "source_to_target" else ends.flip(0)
 
 
 def message_dim(layer: MessagePassing, message: Tensor) -> int:

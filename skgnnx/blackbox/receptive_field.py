@@ -11,7 +11,8 @@ from torch_geometric.nn import MessagePassing
 
 from skgnnx.blackbox.calling import ModelCall
 from skgnnx.blackbox.edge_masking import CallTracer, message_hooks
-from skgnnx.blackbox.pyg_compat import edges_of_call, message_dim
+from skgnnx.blackbox.edge_matching import CallKind
+from skgnnx.blackbox.pyg_compat import ends_of_call, message_dim
 from skgnnx.graphs.batch import GraphBatch
 from skgnnx.graphs.columns import Column
 from skgnnx.graphs.computation_graph import whole_graphs
@@ -34,6 +35,8 @@ class ModelTrace:
         Numbers per message of each call.
     replaces_loops : list of bool
         Whether a call has self loops although the path has none.
+    flipped : list of bool
+        Whether the messages of a call run against the edges.
     hops : int or None
         Longest chain of messages along the edges; None if the prediction sees the whole graph.
     both_ways : bool
@@ -45,9 +48,15 @@ class ModelTrace:
     names: list[str]
     widths: list[int]
     replaces_loops: list[bool]
+    flipped: list[bool]
     hops: int | None
     both_ways: bool
     reach: list[int]
+
+    @property
+    def kinds(self) -> list[CallKind]:
+        """What is known of each propagate call before it runs."""
+        return [CallKind(*facts) for facts in zip(self.replaces_loops, self.flipped, strict=True)]
 
 
 def trace(call: ModelCall, X: Instances, device: torch.device) -> ModelTrace:
@@ -71,14 +80,16 @@ def trace(call: ModelCall, X: Instances, device: torch.device) -> ModelTrace:
     ModelTrace
     """
     if not isinstance(call.model, nn.Module):
-        return ModelTrace([], [], [], None, False, [])
+        return ModelTrace([], [], [], [], None, False, [])
     tracer = CallTracer()
     with torch.no_grad(), message_hooks(call.model, tracer.propagate, tracer.message):
         call(_path_batch(X, 3, device))
     loops = [bool((edges[0] == edges[1]).any()) for edges in tracer.edges]
+    flipped = [bool((ends[0] > ends[1]).any() and (ends[0] >= ends[1]).all()) for ends in tracer.edges]
+    facts = (tracer.names, tracer.widths, loops, flipped)
     calls = len(tracer.names)
     if X.level == "graph":
-        return ModelTrace(tracer.names, tracer.widths, loops, None, False, [calls] * calls)
+        return ModelTrace(*facts, None, False, [calls] * calls)
     far = max(calls, LEAST_CALLS) + 1
     path = _path_batch(X, 2 * far + 1, device)
     try:
@@ -86,8 +97,8 @@ def trace(call: ModelCall, X: Instances, device: torch.device) -> ModelTrace:
         reach = [max(_felt(_with_nan_message(call, path, far, number), far)) for number in range(calls)]
     except (RuntimeError, ValueError):
         # A model may refuse NaN; counting calls then over-estimates, which costs time but not correctness.
-        return ModelTrace(tracer.names, tracer.widths, loops, calls, True, [calls] * calls)
-    return ModelTrace(tracer.names, tracer.widths, loops, hops, both_ways, reach)
+        return ModelTrace(*facts, calls, True, [calls] * calls)
+    return ModelTrace(*facts, hops, both_ways, reach)
 
 
 def _hops(call: ModelCall, path: GraphBatch, far: int) -> tuple[int | None, bool]:
@@ -115,7 +126,7 @@ def _with_nan_message(call: ModelCall, path: GraphBatch, node: int, number: int 
     calls: list[Tensor] = []
 
     def propagate(name: str, layer: MessagePassing, edge_index: Tensor) -> None:
-        calls.append(edges_of_call(edge_index))
+        calls.append(ends_of_call(edge_index, layer))
 
     def message(layer: MessagePassing, output: Tensor) -> Tensor | None:
         if number not in (None, len(calls) - 1) or not output.is_floating_point():

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from skgnnx.blackbox.pyg_compat import MessagePassing, edges_of_call, fuse, message_passing_modules, unfuse
+from skgnnx.blackbox.pyg_compat import MessagePassing, ends_of_call, fuse, message_passing_modules, unfuse
 
 
 @dataclass
@@ -51,10 +51,10 @@ class Recorder:
         x = x[0] if isinstance(x, (tuple, list)) and x else x
         self._inputs.append((layer, x if torch.is_tensor(x) else None, len(self.states)))
 
-    def propagate(self, name: str, edge_index: Tensor) -> None:
+    def propagate(self, name: str, layer: MessagePassing, edge_index: Tensor) -> None:
         """Note that a layer starts to pass messages."""
         before = self._inputs[-1][1] if self._inputs else None
-        self.states.append(HiddenState(name, before, edges_of_call(edge_index)))
+        self.states.append(HiddenState(name, before, ends_of_call(edge_index, layer)))
 
     def message(self, messages: Tensor) -> None:
         """Note the messages of the call that has started last."""
@@ -89,7 +89,7 @@ def recorded(model: nn.Module) -> Iterator[list[HiddenState]]:
             fused.append((layer, unfuse(layer)))
             handles += [
                 layer.register_forward_pre_hook(lambda m, args, kw: recorder.enter(m, args, kw), with_kwargs=True),
-                layer.register_propagate_forward_pre_hook(lambda m, args, name=name: recorder.propagate(name, args[0])),
+                layer.register_propagate_forward_pre_hook(lambda m, args, name=name: recorder.propagate(name, m, args[0])),
                 layer.register_message_forward_hook(lambda m, args, output: recorder.message(output)),
                 layer.register_forward_hook(lambda m, args, output: recorder.leave(output)),
             ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
 from itertools import pairwise
 from typing import Any
@@ -60,6 +61,8 @@ class GraphBatch:
         self.device = torch.device(device)
         self.targets = None if targets is None else torch.as_tensor(targets, device=self.device)
         self.memo: dict[Any, Any] = {}
+        # How to cut some of the instances again, where the batch holds more than its graphs tell (true degrees).
+        self.cut_again: Callable[[np.ndarray], GraphBatch] | None = None
         node_instance = np.repeat(np.arange(len(graphs)), np.diff(graphs.node_ptr))
         edge_instance = np.repeat(np.arange(len(graphs)), np.diff(graphs.edge_ptr))
         self.node_instance = self._tensor(node_instance)
@@ -189,10 +192,17 @@ class GraphBatch:
         return self._with(self.graphs.keep_edges(keep[ends[0]] & keep[ends[1]]).keep_nodes(keep))
 
     def _with(self, graphs: ComputationGraphs) -> GraphBatch:
+        if self.cut_again is not None:
+            raise RuntimeError(
+                "Nodes and edges can be removed only from a batch that was made for it, because others hold the degrees "
+                "of the whole graph. Got one made without; ask for batches(removal=True)."
+            )
         return GraphBatch(self.X, self.positions, graphs, self._numpy_targets(), self.device)
 
     def take(self, instances: np.ndarray) -> GraphBatch:
         """Return a batch of some of the instances, given by their positions in this one."""
+        if self.cut_again is not None:
+            return self.cut_again(instances)
         targets = self._numpy_targets()
         targets = None if targets is None else targets[instances]
         return GraphBatch(self.X, self.positions[instances], self.graphs.take(instances), targets, self.device)
