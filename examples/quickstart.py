@@ -11,10 +11,7 @@ import argparse
 import time
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")  # pictures go to files
-
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from sklearn.model_selection import GridSearchCV
@@ -25,8 +22,8 @@ from skgnnx.inspection import ExplanationDisplay, FidelityCurveDisplay
 from skgnnx.metrics import characterization, fidelity_minus, fidelity_plus, get_scorer, roc_auc, sparsity
 from skgnnx.models import GNNClassifier
 
-FULL = {"train": 1200, "test": 300, "epochs": 30, "tuned_on": 150, "explainer_epochs": None, "n_jobs": 2}
-TOY = {"train": 300, "test": 40, "epochs": 6, "tuned_on": 6, "explainer_epochs": 5, "n_jobs": 1}
+FULL = {"train": 1200, "test": 300, "epochs": 30, "tuned_on": 150, "explainer_epochs": None, "drawn": 10, "n_jobs": 2}
+TOY = {"train": 300, "test": 40, "epochs": 6, "tuned_on": 6, "explainer_epochs": 5, "drawn": 2, "n_jobs": 1}
 
 
 def train(seed, size):
@@ -41,7 +38,7 @@ def train(seed, size):
 
 
 def tune(explainer, X, n_jobs):
-    """Return the explainer with the highest fidelity, and the sparser one of equals; the true rings are not looked at."""
+    """Search for the highest fidelity, and the sparser one of equals; the true rings are not looked at."""
     return GridSearchCV(
         explainer,
         {"edge_size": [None, 0.05, 0.1, 0.2], "edge_entropy": [None, 1.0]},  # None is the default
@@ -90,11 +87,11 @@ def run(seed, size, output):
     for name, E in explained.items():
         file = name.replace(", ", "_")
         E.save(output / f"{file}.npz")
-        grid = ExplanationDisplay.from_explanations(E, range(min(10, len(E)))).plot()
+        grid = ExplanationDisplay.from_explanations(E, range(min(size["drawn"], len(E)))).plot()
         grid.figure_.savefig(output / f"{file}.png", dpi=150)
     curves = FidelityCurveDisplay.from_explanations({name: E.to_kind("node") for name, E in explained.items()}).plot()
     curves.figure_.savefig(output / "fidelity.png", dpi=150)
-    matplotlib.pyplot.close("all")
+    plt.close("all")
     return pd.DataFrame(rows)
 
 

@@ -35,8 +35,8 @@ def colour_scale(scores: np.ndarray, signed: bool) -> Any:
     """
     colours = load("matplotlib.colors", "viz", "Pictures")
     largest = float(np.abs(scores).max(initial=0)) or 1.0
-    if signed:
-        colour_map = colours.LinearSegmentedColormap.from_list("signed scores", NEGATIVE + POSITIVE)
+    if signed:  # an odd number of colours: the one in the middle is white
+        colour_map = colours.LinearSegmentedColormap.from_list("signed scores", NEGATIVE + POSITIVE, N=257)
         norm = colours.Normalize(-largest, largest)
     else:
         colour_map = colours.LinearSegmentedColormap.from_list("scores", POSITIVE)

@@ -11,6 +11,7 @@ from skgnnx.graphs import Explanations, check_instances
 from skgnnx.inspection.molecules import find_molecule
 from skgnnx.inspection.optional import load
 from skgnnx.inspection.panels import draw_panels
+from skgnnx.validation import Interval
 
 
 class ExplanationDisplay:
@@ -56,6 +57,11 @@ class ExplanationDisplay:
         mol: Any = None,
         max_nodes: int = 60,
     ) -> None:
+        for name, value in (("ncols", ncols), ("max_nodes", max_nodes)):
+            if value not in Interval(int, 1):
+                raise ValueError(
+                    f"The {name!r} parameter of ExplanationDisplay must be {Interval(int, 1)}. Got {value!r} instead."
+                )
         self.explanations = explanations
         self.ncols = ncols
         self.labels = labels

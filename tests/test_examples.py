@@ -1,0 +1,39 @@
+"""The examples run at a toy size, and leave what they promise."""
+
+import importlib.util
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+
+from skgnnx import Explanations
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+def load_example(name):
+    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_quickstart(tmp_path, capsys):
+    table = load_example("quickstart").main(["--toy", "--seeds", "2", "--output", str(tmp_path)])
+    printed = capsys.readouterr().out
+    names = ["random", "SensitivityAnalysis", "GNNExplainer", "GNNExplainer, tuned"]
+    assert table["explainer"].tolist() == names * 2
+    assert table["seed"].tolist() == [0] * 4 + [1] * 4
+    assert all(f"| {name} " in printed for name in names)
+    assert np.isfinite(table.drop(columns="explainer")).all(axis=None)
+    assert table["atom ROC-AUC"].between(0, 1).all()
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "table.csv"), table)
+    for seed in (0, 1):
+        folder = tmp_path / f"seed_{seed}"
+        for file in ("random", "SensitivityAnalysis", "GNNExplainer", "GNNExplainer_tuned", "fidelity"):
+            assert (folder / f"{file}.png").stat().st_size > 10_000
+        E = Explanations.load(folder / "GNNExplainer_tuned.npz")
+        assert (E.kind, E.explainer) == ("edge", "GNNExplainer")
+        assert E.instances.truth["node"][0] is not None
+    assert plt.get_fignums() == []
