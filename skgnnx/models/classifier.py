@@ -116,4 +116,5 @@ class GNNClassifier(ClassifierMixin, BaseGNN):
 
     def predict(self, X: Any) -> np.ndarray:
         """Return the most probable label of every instance, an array of shape (n,)."""
-        return self.classes_[self._outputs(X).argmax(dim=1).numpy()]
+        output = self._outputs(X)
+        return self.classes_[output.argmax(dim=1).numpy()]

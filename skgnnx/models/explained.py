@@ -118,9 +118,10 @@ class ExplainedEstimator(TransformerMixin, BaseEstimator):
         seen = self._seen_by_network(X)
         return self.explainer_.explain(seen) if hasattr(self.explainer_, "explain") else self.explainer_.transform(seen)
 
-    def transform(self, X: Any) -> Explanations:
-        """Explain the predictions; the same as `explain`, under the name that pipelines call."""
-        return self.explain(X)
+    def transform(self, X: Any) -> Any:
+        """Explain the predictions, as `explain` does, in the container that `set_output` asks for."""
+        check_is_fitted(self, "explainer_")
+        return self.explainer_.transform(self._seen_by_network(X))
 
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
         """Return the names that the explainer gives to its columns."""
