@@ -15,6 +15,7 @@ from skgnnx.inspection.scene import Scene
 PIXELS_PER_ANGSTROM = 60
 BOND = 1.5 * PIXELS_PER_ANGSTROM  # RDKit draws a bond 1.5 long
 ATOM_RADIUS, BOND_RADIUS, OUTLINE = 0.32 * BOND, 0.2 * BOND, 0.05 * BOND
+STAR_RADIUS = 0.62 * BOND
 SMALLEST_VIEW = (9.5 * BOND, 6 * BOND)  # small molecules are not blown up beyond this
 BOND_TYPES = {1.0: "SINGLE", 1.5: "AROMATIC", 2.0: "DOUBLE", 3.0: "TRIPLE"}
 
@@ -103,10 +104,9 @@ def draw_molecule(ax: Any, mol: Any, scene: Scene, scale: Any, labels: Any = Non
             paint.atoms(
                 scene.nodes[mine], ATOM_RADIUS, zorder, scale.to_rgba(scene.node_scores[mine]), f"scored {name} atoms"
             )
+    paint.stars(scene.explained, 1.3)
     height, width = image.shape[:2]
     ax.imshow(image, extent=(0, width, height, 0), zorder=2, interpolation="antialiased")
-    for node in scene.explained:
-        ax.plot(*place[node] + [0, -0.45 * BOND], marker="*", ms=11, color=INK, mec="white", zorder=3, gid="explained")
     centre = (place.min(axis=0) + place.max(axis=0)) / 2
     half = np.maximum(np.ptp(place, axis=0) / 2 + 0.7 * BOND, np.array(SMALLEST_VIEW) / 2)
     ax.set_xlim(*(centre[0] + half[0] * np.array([-1, 1])), auto=True)  # auto: equal aspect may widen them
@@ -141,12 +141,16 @@ class _Paint:
             caps.append(centre[:, None] + radius * np.stack([np.cos(angles), np.sin(angles)], axis=2))
         self._add(np.concatenate(caps, axis=1), zorder, colours, name)
 
-    def _add(self, outlines: np.ndarray, zorder: float, colours: Any, name: str) -> None:
+    def stars(self, atoms: np.ndarray, zorder: float) -> None:
+        angles = np.linspace(0, 2 * np.pi, 11)[:-1] - np.pi / 2
+        reach = np.tile([STAR_RADIUS, 0.45 * STAR_RADIUS], 5)[:, None]
+        star = reach * np.stack([np.cos(angles), np.sin(angles)], axis=1)
+        self._add(self.place[atoms][:, None] + star, zorder, "none", "explained", edgecolors=INK, linewidths=1.2)
+
+    def _add(self, outlines: np.ndarray, zorder: float, colours: Any, name: str, **style: Any) -> None:
         if len(outlines):
-            shapes = self.collections.PolyCollection(
-                outlines, facecolors=colours, linewidths=0, zorder=zorder, gid=name
-            )
-            self.ax.add_collection(shapes, autolim=False)
+            style = {"facecolors": colours, "linewidths": 0, "zorder": zorder, "gid": name} | style
+            self.ax.add_collection(self.collections.PolyCollection(outlines, **style), autolim=False)
 
 
 def _depiction(mol: Any, labels: Any) -> tuple[np.ndarray, np.ndarray]:

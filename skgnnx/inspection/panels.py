@@ -77,8 +77,8 @@ def _finish(ax: Any, title: str, error: str | None) -> None:
     ax.set_title(title, fontsize=9)
     if error is not None:
         box = {"facecolor": "white", "edgecolor": FAILURE, "alpha": 0.9, "boxstyle": "round,pad=0.5"}
-        style = {"ha": "center", "va": "center", "fontsize": 8, "color": FAILURE, "bbox": box, "zorder": 10}
-        ax.text(0.5, 0.5, fill(f"Not explained. {error}", 38), transform=ax.transAxes, gid="error", **style)
+        style = {"ha": "center", "va": "bottom", "fontsize": 8, "color": FAILURE, "bbox": box, "zorder": 10}
+        ax.text(0.5, 0.0, fill(f"Not explained. {error}", 38), transform=ax.transAxes, gid="error", **style)
 
 
 def _draw_legend(axes: np.ndarray, scenes: list[Scene], explained: str) -> None:
