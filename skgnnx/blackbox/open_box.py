@@ -13,13 +13,15 @@ from torch import Tensor, nn
 from skgnnx.blackbox import heads
 from skgnnx.blackbox.batching import Batcher
 from skgnnx.blackbox.calling import ModelCall
+from skgnnx.blackbox.cut_reference import bytes_of_whole, reference_of_cuts
 from skgnnx.blackbox.edge_masking import CallTracer, EdgeMasking, message_hooks
 from skgnnx.blackbox.edge_matching import match_edges, split_parallel_edges
 from skgnnx.blackbox.receptive_field import ModelTrace, trace
 from skgnnx.blackbox.recording import HiddenState, recorded
 from skgnnx.blackbox.reference import PlainRuns
+from skgnnx.config import memory_budget
 from skgnnx.graphs.batch import GraphBatch
-from skgnnx.graphs.computation_graph import whole_graphs
+from skgnnx.graphs.computation_graph import receptive_fields, whole_graphs
 from skgnnx.graphs.instances import Instances
 from skgnnx.graphs.unions import with_split_edges
 
@@ -46,6 +48,8 @@ class OpenBox:
     @cached_property
     def reference(self) -> Tensor:
         """The model's raw output (n, C) for every instance, on whole graphs, with nothing masked."""
+        if self.X.level != "graph" and bytes_of_whole(self._runs, self.trace) > memory_budget():
+            return reference_of_cuts(self._runs, self.trace)
         return self._runs.reference()
 
     @cached_property
@@ -86,7 +90,9 @@ class OpenBox:
 
     def _probe_batch(self) -> GraphBatch:
         rows = np.array([0])
-        return GraphBatch(self.X, rows, whole_graphs(self.X, rows), device=self.device)
+        hops = self.trace.hops
+        cut = whole_graphs(self.X, rows) if hops is None else receptive_fields(self.X, rows, hops, 0, both_ways=True)
+        return GraphBatch(self.X, rows, cut, device=self.device)
 
     @property
     def kind_of_output(self) -> str:

@@ -89,7 +89,7 @@ def recorded(model: nn.Module) -> Iterator[list[HiddenState]]:
             fused.append((layer, unfuse(layer)))
             handles += [
                 layer.register_forward_pre_hook(lambda m, args, kw: recorder.enter(m, args, kw), with_kwargs=True),
-                layer.register_propagate_forward_pre_hook(lambda m, args, name=name: recorder.propagate(name, m, args[0])),
+                layer.register_propagate_forward_pre_hook(lambda m, args, n=name: recorder.propagate(n, m, args[0])),
                 layer.register_message_forward_hook(lambda m, args, output: recorder.message(output)),
                 layer.register_forward_hook(lambda m, args, output: recorder.leave(output)),
             ]
