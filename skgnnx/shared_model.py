@@ -41,7 +41,7 @@ class SharedModelMixin:
 
     def __sklearn_clone__(self) -> Self:
         params = {name: value for name, value in self.get_params(deep=False).items() if name != "model"}
-        copy = type(self)(model=self.model, **{name: clone(value, safe=False) for name, value in params.items()})
+        copy = type(self)(model=self.model, **{name: clone(value, safe=False) for name, value in params.items()})  # type: ignore[call-arg]
         for name in _CARRIED_BY_CLONES:
             if name in self.__dict__:
                 setattr(copy, name, self.__dict__[name])
