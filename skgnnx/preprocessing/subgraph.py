@@ -79,6 +79,8 @@ class Subgraph(RaggedStep):
             raise ValueError(
                 f"keep_nodes=True of Subgraph must get edge scores. Got {E.kind} scores; use E.to_kind('edge')."
             )
+        if E.kind == "node_feature":
+            E = E.to_kind("node")
         if self.k is not None:
             return E.top_k(self.k)
         return E if self.sparsity is None else E.at_sparsity(self.sparsity)

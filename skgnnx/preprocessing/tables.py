@@ -9,6 +9,7 @@ import numpy as np
 
 from skgnnx.graphs import Explanations, Units, units
 from skgnnx.preprocessing.steps import ExplanationStep, step
+from skgnnx.validation import check_parameters
 
 
 @step
@@ -120,7 +121,8 @@ class FeatureMask(ExplanationStep):
     """Gives the importance of every node feature, as a table of shape (n, n_features).
 
     Scores of features are taken as they are; scores of nodes and features are brought together over the nodes of the
-    computation graph. An instance that failed has NaN.
+    computation graph. An instance that failed has NaN. A frame, which is what an explainer of features gives after
+    ``set_output(transform="pandas")``, is such a table already.
 
     Parameters
     ----------
@@ -147,9 +149,27 @@ class FeatureMask(ExplanationStep):
 
     def fit(self, X: Any, y: Any = None) -> Self:
         """Check the parameters and the type of X, and count the features; nothing is learned."""
+        if _is_frame(X):
+            check_parameters(self)
+            self.n_features_in_ = X.shape[1]
+            return self
         super().fit(X, y)
         self.n_features_in_ = X.instances.num_units("feature", 0)
         return self
+
+    def transform(self, X: Any) -> np.ndarray:
+        """Return the table.
+
+        Parameters
+        ----------
+        X : Explanations
+            With scores of features, or of nodes and features.
+
+        Returns
+        -------
+        ndarray of shape (n, n_features)
+        """
+        return X.to_numpy() if _is_frame(X) else super().transform(X)
 
     def get_feature_names_out(self, input_features: Sequence[str] | None = None) -> np.ndarray:
         """Return the given names of the node features, or ``x0``, ``x1``, ..."""
@@ -169,6 +189,11 @@ class FeatureMask(ExplanationStep):
             )
         table[~E.ok] = np.nan
         return table
+
+
+def _is_frame(X: Any) -> bool:
+    # asking deferred explanations for an attribute would compute them
+    return not isinstance(X, Explanations) and hasattr(X, "columns") and hasattr(X, "to_numpy")
 
 
 def _over_nodes(E: Explanations, how: str) -> np.ndarray:
