@@ -102,7 +102,7 @@ class GNNExplainer(BaseExplainer):
 
     masks_: ClassVar[tuple[str, ...]] = ("edge", "node", "feature", "node_feature")
     taxonomy: ClassVar[Taxonomy] = Taxonomy(family="perturbation", flow="forward", mask="soft", deterministic=False)
-    check_params_: ClassVar[dict[str, Any]] = {"epochs": 3}
+    check_params_: ClassVar[dict[str, Any]] = {"epochs": 3, "init_mean": 0.0}  # three steps that can be seen
 
     def _setting(self, name: str) -> Any:
         """Return a parameter, or what the preset says where it is None."""

@@ -84,12 +84,13 @@ class ArrayAdapter(TransformerMixin, BaseEstimator):
 
 
 def _row_network() -> nn.Module:
-    return Network("graph", num_features=1, pool="add").eval()
+    # double, because scikit-learn compares scores to 1e-7
+    return Network("graph", num_features=1, pool="add").double().eval()
 
 
 def _as_paths(X: np.ndarray) -> Instances:
     width = X.shape[1]
     there = torch.stack([torch.arange(width - 1), torch.arange(1, width)])
     edge_index = torch.cat([there, there.flip(0)], dim=1)
-    rows = torch.from_numpy(np.ascontiguousarray(X, dtype=np.float32)).unsqueeze(2)
+    rows = torch.tensor(np.asarray(X, dtype=np.float64)).unsqueeze(2)
     return Instances.from_graphs([Data(x=row, edge_index=edge_index, num_nodes=width) for row in rows])

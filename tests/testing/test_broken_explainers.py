@@ -264,7 +264,7 @@ class TakesOnlyModules(SensitivityAnalysis):
 
 
 BROKEN = {
-    "check_nothing_touched": (LeavesEvaluationMode, set()),
+    "check_nothing_touched": (LeavesEvaluationMode, {"check_nothing_touched_after_error"}),
     "check_nothing_touched_after_error": (RestoresOnlyAfterSuccess, set()),
     "check_explainers_leave_each_other_alone": (ChangesPresetsOfOthers, set()),
     "check_batch_size": (AveragesOverTheBatch, {"check_subsets", "check_one_bad_instance"}),
@@ -300,11 +300,13 @@ def presets(monkeypatch):
 
 
 @pytest.fixture(autouse=True)
-def no_shrinking():
+def no_shrinking(request):
     """Whether a law is broken matters here, not how small the case can be made."""
     name = hypothesis.settings.get_current_profile_name()
     phases = [hypothesis.Phase.explicit, hypothesis.Phase.generate]
-    quick = hypothesis.settings(hypothesis.settings.default, phases=phases, derandomize=True, database=None)
+    examples = 5 if request.node.get_closest_marker("slow") else hypothesis.settings.default.max_examples
+    options = {"phases": phases, "derandomize": True, "database": None, "max_examples": examples}
+    quick = hypothesis.settings(hypothesis.settings.default, **options)
     hypothesis.settings.register_profile("no shrinking", quick)
     hypothesis.settings.load_profile("no shrinking")
     yield
