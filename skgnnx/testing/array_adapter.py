@@ -92,5 +92,5 @@ def _as_paths(X: np.ndarray) -> Instances:
     width = X.shape[1]
     there = torch.stack([torch.arange(width - 1), torch.arange(1, width)])
     edge_index = torch.cat([there, there.flip(0)], dim=1)
-    rows = torch.tensor(np.asarray(X, dtype=np.float64)).unsqueeze(2)
+    rows = torch.from_numpy(np.array(X, dtype=np.float64, order="C")).unsqueeze(2)
     return Instances.from_graphs([Data(x=row, edge_index=edge_index, num_nodes=width) for row in rows])
