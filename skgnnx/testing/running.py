@@ -29,7 +29,7 @@ def build(factory: Factory, model: Any, **params: Any) -> Any:
 
 
 def tags_of(factory: Factory) -> Taxonomy:
-    """Return the tags of the explainers that a factory makes."""
+    """Return the tags of the explainers that a factory makes, from one made for a tiny model."""
     return getattr(build(factory, example("graph")[0]), "taxonomy", Taxonomy())
 
 
@@ -40,7 +40,7 @@ def masks_of(explainer: Any) -> tuple[str, ...]:
 
 
 def with_mask(explainer: Any, kind: str) -> Any:
-    """Ask an explainer for one kind of mask."""
+    """Ask an explainer for one kind of mask; one that knows a single kind is returned as it is."""
     return explainer.set_params(mask=kind) if "mask" in explainer.get_params(deep=False) else explainer
 
 
@@ -73,7 +73,7 @@ def explained(explainer: Any, X: Instances, learn_from: Instances | None = None)
 
 
 def tags_of_estimator(explainer: Any) -> Taxonomy:
-    """Return the tags of one explainer."""
+    """Return the tags of one explainer, the default ones where it declares none."""
     return getattr(explainer, "taxonomy", Taxonomy())
 
 
@@ -113,12 +113,12 @@ def for_all_of(strategy: Any, body: Callable[[Any], None], share: float = 1.0) -
 
 
 def name_of(explainer: Any) -> str:
-    """Return the name used in messages."""
+    """Return the name of an explainer that messages of checks begin with."""
     return type(explainer).__name__
 
 
 def require(holds: bool, explainer: Any, law: str, got: str = "") -> None:
-    """Raise AssertionError unless a law holds."""
+    """Raise AssertionError, with the law and what came instead, unless it holds."""
     if not holds:
         raise AssertionError(f"{name_of(explainer)}: {law}{f' Got {got}.' if got else ''}")
 

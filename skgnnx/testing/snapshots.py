@@ -47,7 +47,7 @@ def snapshot(model: nn.Module, *others: Any) -> dict[str, Any]:
 
 
 def differences(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
-    """Return the names of what differs between two snapshots."""
+    """Return the names of what two snapshots do not have in common, in the order of the first."""
     names = dict.fromkeys([*before, *after])
     return [name for name in names if name not in before or name not in after or before[name] != after[name]]
 
