@@ -67,6 +67,7 @@ def test_other_graphs_are_no_molecules(z):
             "C1CC1",
             r"instance 1 must have one bond per edge \(2\). Got 3 bonds, and a bond without an edge between 0 and 2",
         ),
+        ("C(C)O", r"Got 2 bonds, and a bond without an edge between 0 and 2"),
         ("C.CO", r"Got 1 bonds, and an edge without a bond between 0 and 1"),
         ("not smiles", r"SMILES of instance 1 must be readable. Got 'not smiles'"),
     ],
