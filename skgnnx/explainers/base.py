@@ -19,6 +19,7 @@ from skgnnx.blackbox.gathering import Gathered, Masks
 from skgnnx.graphs import Explanations, Instances, check_instances
 from skgnnx.graphs.batch import GraphBatch
 from skgnnx.graphs.digest import model_digest
+from skgnnx.graphs.naming import feature_names_out
 from skgnnx.metrics import characterization
 from skgnnx.parallel import explain_chunks, explain_survivors
 from skgnnx.shared_model import SharedModelMixin
@@ -159,9 +160,8 @@ class BaseExplainer(SharedModelMixin, TransformerMixin, BaseEstimator):
         return float(characterization(self.explain(X)))
 
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
-        """Return the names of the columns of feature masks: ``x0``, ``x1``, ..."""
-        names = [f"x{i}" for i in range(getattr(self, "n_features_in_", 0))]
-        return np.asarray(names if input_features is None else input_features, dtype=object)
+        """Return the names of the columns of feature masks: the given ones, or ``x0``, ``x1``, ..."""
+        return feature_names_out(self, input_features)
 
     def set_output(self, *, transform: str | None = None) -> Self:
         """Set the container of `transform`; only feature masks are tables, other kinds are returned as they are."""

@@ -8,6 +8,7 @@ from typing import Any, Literal, Self
 import numpy as np
 
 from skgnnx.graphs import Explanations, Units, units
+from skgnnx.graphs.naming import feature_names_out
 from skgnnx.preprocessing.steps import ExplanationStep, step
 from skgnnx.validation import check_parameters
 
@@ -173,9 +174,7 @@ class FeatureMask(ExplanationStep):
 
     def get_feature_names_out(self, input_features: Sequence[str] | None = None) -> np.ndarray:
         """Return the given names of the node features, or ``x0``, ``x1``, ..."""
-        if input_features is not None:
-            return np.asarray(input_features, dtype=object)
-        return np.asarray([f"x{i}" for i in range(getattr(self, "n_features_in_", 0))], dtype=object)
+        return feature_names_out(self, input_features)
 
     def _transform(self, E: Explanations) -> np.ndarray:
         if "feature" in E.masks:
