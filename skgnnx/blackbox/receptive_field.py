@@ -95,8 +95,9 @@ def trace(call: ModelCall, X: Instances, device: torch.device) -> ModelTrace:
     try:
         hops, both_ways = _hops(call, path, far)
         reach = [max(_felt(_with_nan_message(call, path, far, number), far)) for number in range(calls)]
-    except (RuntimeError, ValueError):
-        # A model may refuse NaN; counting calls then over-estimates, which costs time but not correctness.
+    except (RuntimeError, ValueError, IndexError):
+        # A model may refuse NaN, or give too few rows, which the first real run reports; counting calls then
+        # over-estimates, which costs time but not correctness.
         return ModelTrace(*facts, calls, True, [calls] * calls)
     return ModelTrace(*facts, hops, both_ways, reach)
 
