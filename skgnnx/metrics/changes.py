@@ -63,7 +63,7 @@ class Changes:
         nothing = np.full(len(E), np.nan)
         minus = found[0] if wanted[0] else nothing
         plus = found[-1] if wanted[1] else nothing
-        degenerate = (unit.counts == 0) & E.ok
+        degenerate = unit.counts == 0
         return cls(outputs.values(outputs.full, of), plus, minus, degenerate, removal, outputs.is_regression)
 
     def reduced(self, values: np.ndarray, reduce: str | None, sample_weight: Any) -> Score | np.ndarray:

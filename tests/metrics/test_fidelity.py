@@ -1,5 +1,7 @@
 """Fidelity against plain PyG calls on one graph at a time, and what must hold at its ends."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -92,6 +94,28 @@ def test_hard_masks_are_taken_as_they_are(seed, sparsity):
     assert fidelity_plus(cut) == fidelity_plus(E, sparsity=sparsity)
     assert fidelity_plus(cut, sparsity=0.123) == fidelity_plus(cut)
     np.testing.assert_array_equal(fidelity_plus(E, reduce=None), fidelity_plus(E, reduce=None, sparsity=E.sparsity))
+
+
+@given(seed=SEEDS, level=LEVELS, kind=st.sampled_from(["edge", "node"]))
+def test_the_order_of_the_entries_does_not_matter(seed, level, kind):
+    E = random_explanations(seed, level, kind)
+    entries, rng = E.stored(), np.random.default_rng(seed)
+    order = np.concatenate([rng.permutation(np.arange(a, b)) for a, b in pairwise(entries.ptr)])
+    mixed = Entries(entries.ptr, entries.ids[order], entries.values[order])
+    mixed = E._with(masks={kind: mixed})
+    for metric in (fidelity_plus, fidelity_minus):
+        np.testing.assert_allclose(metric(mixed, reduce=None), metric(E, reduce=None), atol=1e-6)
+
+
+def test_what_has_no_entry_stays():
+    """Here the second edge of the first graph has the number that the first edge of the second would have next."""
+    graph = Data(x=torch.eye(3), edge_index=torch.tensor([[0, 1, 2], [1, 2, 0]]))
+    X, model = Instances.from_graphs([graph, graph], target=[0, 0]), Network("graph", "graph")
+    entries = Entries([0, 1, 2], [0, 0], [1.0, 1.0])
+    E = Explanations(X, {"edge": entries}, "edge", targets=[0, 0], model=model, box={"output": "logits"})
+    expected = slow_change(E, 0, {(0,)})
+    np.testing.assert_allclose(fidelity_plus(E, reduce=None, sparsity=0.0), [expected] * 2, atol=1e-6)
+    assert abs(expected) > 1e-3
 
 
 def with_scores(E, scores):
@@ -227,9 +251,9 @@ def test_absolute_drops_the_sign():
 class TestOutputs:
     """Other heads than the softmax of logits."""
 
-    def explained(self, output, columns, target=None):
-        X = random_instances(2, "graph", 6).with_target(target)
-        return RandomExplainer(Network(columns=columns), output=output, random_state=1).explain(X)
+    def explained(self, output, columns, target=None, n=6, **options):
+        X = random_instances(2, "graph", n).with_target(target)
+        return RandomExplainer(Network(columns=columns), output=output, random_state=1, **options).explain(X)
 
     def parts(self, E):
         for i in range(len(E)):
@@ -253,12 +277,20 @@ class TestOutputs:
             fidelity_plus(E, of="accuracy")
 
     def test_the_unit_of_a_regression_does_not_change_its_characterization(self):
-        E = self.explained("regression", 1)
+        E = self.explained("regression", 1)._with(model_digest=None)
+        with torch.no_grad():
+            E.model.last.bias.sub_(1.9)  # brings one output close to 0
+        full = np.array([float(full) for full, _ in self.parts(E)])
+        plus, minus = (
+            np.minimum(metric(E, reduce=None) / np.abs(full), 1).mean() for metric in (fidelity_plus, fidelity_minus)
+        )
         before = characterization(E)
+        assert before == pytest.approx(2 / (1 / plus + 1 / (1 - minus)), abs=1e-5)
+        assert (fidelity_plus(E, reduce=None) > np.abs(full)).any()  # more than all of the output is as much as all
         with torch.no_grad():
             E.model.last.weight.mul_(1000)
             E.model.last.bias.mul_(1000)
-        assert characterization(E._with(model_digest=None)) == pytest.approx(before, rel=1e-4)
+        assert characterization(E) == pytest.approx(before, rel=1e-4)
 
     def test_a_binary_logit_has_two_classes(self):
         E = self.explained("binary_logit", 1)
@@ -268,12 +300,14 @@ class TestOutputs:
         ]
         np.testing.assert_allclose(fidelity_plus(E, reduce=None), expected, atol=1e-6)
 
-    def test_a_label_is_predicted_from_the_threshold_on(self):
-        E = self.explained("multilabel", 3, target=[0, 1, 2, 0, 1, 2])
+    @pytest.mark.parametrize("threshold", [0.5, 0.8])
+    def test_a_label_is_predicted_from_the_threshold_on(self, threshold):
+        E = self.explained("multilabel", 3, target=np.arange(40) % 3, n=40, threshold=threshold)
         expected = [
-            float(full[t].sigmoid() >= 0.5) - float(part[t].sigmoid() >= 0.5)
+            float(full[t].sigmoid() >= threshold) - float(part[t].sigmoid() >= threshold)
             for (full, part), t in zip(self.parts(E), E.targets)
         ]
+        assert np.any(expected)
         np.testing.assert_array_equal(fidelity_plus(E, reduce=None, of="accuracy"), expected)
 
 
