@@ -3,7 +3,7 @@
 from skgnnx.config import config_context
 from skgnnx.explainers import GNNExplainer, InputXGradient, RandomExplainer, SensitivityAnalysis
 from skgnnx.explainers.base import BaseExplainer
-from skgnnx.graphs import Explanations, Instance, Instances, check_instances
+from skgnnx.graphs import Explanations, Instance, Instances, check_instances, graphs_from_smiles
 from skgnnx.parallel import cross_val_explain, explain_dataset
 
 __version__ = "0.1.0.dev0"
@@ -20,4 +20,5 @@ __all__ = [
     "config_context",
     "cross_val_explain",
     "explain_dataset",
+    "graphs_from_smiles",
 ]

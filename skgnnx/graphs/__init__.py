@@ -8,6 +8,7 @@ from skgnnx.graphs.explanations import Explanations
 from skgnnx.graphs.instances import Instance, Instances
 from skgnnx.graphs.ranking import n_kept, select_top
 from skgnnx.graphs.selection import Units, units
+from skgnnx.graphs.smiles import graphs_from_smiles
 from skgnnx.graphs.store import GraphStore
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "Instances",
     "Units",
     "check_instances",
+    "graphs_from_smiles",
     "instances_digest",
     "model_digest",
     "n_kept",
