@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import batch_norm
 from torch_geometric.nn import (
     GATConv,
     GCNConv,
@@ -106,14 +107,14 @@ class GNN(nn.Module):
         Tensor of shape (num_graphs, out_channels) or (num_nodes, out_channels)
         """
         dtype = self.head.weight.dtype
-        x = x.to(dtype)
+        x = _rows(x).to(dtype)
         extra: tuple[Tensor, ...] = ()
         if self.reads == "edge_attr" and edge_attr is not None:
-            extra = (edge_attr.to(dtype).view(len(edge_attr), -1),)
+            extra = (_rows(edge_attr).to(dtype),)
         elif self.reads == "edge_weight" and edge_weight is not None:
             extra = (edge_weight.to(dtype).view(-1),)
         for conv, norm in zip(self.convs, self.norms):
-            x = self.dropout(norm(_run(conv, x, edge_index, extra)).relu())
+            x = self.dropout(_normalised(norm, conv(x, edge_index, *extra)).relu())
         if self.pool is not None:
             x = POOLS[self.pool](x, batch, batch_size)
         return self.head(x)
@@ -125,8 +126,15 @@ class GNN(nn.Module):
         self.head.bias.mul_(scale).add_(shift)
 
 
-def _run(conv: nn.Module, x: Tensor, edge_index: Tensor, extra: tuple[Tensor, ...]) -> Tensor:
-    return conv(x, edge_index, *extra)
+def _rows(values: Tensor) -> Tensor:
+    return values.flatten(1) if values.dim() > 1 else values.unsqueeze(1)
+
+
+def _normalised(norm: nn.Module, x: Tensor) -> Tensor:
+    if isinstance(norm, nn.BatchNorm1d) and norm.training and len(x) == 1:
+        # a single node has no variance of its own; what was seen before has
+        return batch_norm(x, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps)
+    return norm(x)
 
 
 def build_network(

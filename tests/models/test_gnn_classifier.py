@@ -168,6 +168,16 @@ def test_predictions_are_those_of_the_plain_module(pool, norm):
     np.testing.assert_allclose(clf.predict_proba(graphs), expected, atol=1e-5)
 
 
+def test_graphs_of_one_node_without_edges_and_columns_of_one_number():
+    empty = torch.empty(2, 0, dtype=torch.long)
+    graphs = [Data(x=torch.rand(n, 3), edge_index=empty, edge_attr=torch.empty(0)) for n in (1, 1, 2, 0)]
+    for conv in ("gine", "gcn"):
+        clf = GNNClassifier(conv=conv, **SMALL, batch_size=1).fit(graphs, [0, 1, 0, 1])
+        assert np.isfinite(clf.predict_proba(graphs)).all()
+    one_column = [Data(x=torch.arange(3), edge_index=torch.tensor([[0, 1], [1, 2]])) for _ in range(2)]
+    assert GNNClassifier(**SMALL).fit(one_column, [0, 1]).predict(one_column).shape == (2,)
+
+
 class MyNetwork(nn.Module):
     def __init__(self, in_channels, out_channels):
         super().__init__()
@@ -302,3 +312,14 @@ def small_fit(X=None, y=None, **params):
 def test_what_is_wrong_is_said_in_a_sentence(call, error, sentence):
     with pytest.raises(error, match=sentence):
         call()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_on_a_gpu():
+    X, y = as_instances(24)
+    state = torch.cuda.get_rng_state()
+    clf = GNNClassifier(device="cuda", hidden=16, layers=2, epochs=30, lr=0.02).fit(X, y)
+    assert torch.equal(torch.cuda.get_rng_state(), state)
+    assert next(clf.module_.parameters()).is_cuda
+    assert clf.score(X, y) > 0.9
+    assert len(SensitivityAnalysis(clf).explain(X)) == 24
