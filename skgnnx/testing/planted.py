@@ -115,8 +115,9 @@ def check_right_entries(factory: Factory) -> None:
 def _check_planted(factory: Factory, data: Data, layer: str, level: str, kind: str, number: int) -> None:
     edge = number % data.num_edges
     source, target = data.edge_index[:, edge].tolist()
-    if layer == "gcn" and (source == target or kind != "edge"):
-        return
+    loops = data.edge_index[0, data.edge_index[0] == data.edge_index[1]].tolist()
+    if layer == "gcn" and (source == target or kind != "edge" or source in loops):
+        return  # a planted loop has weight 0, which leaves its node without degree and the edge without effect
     feature = number % WIDTH
     X = _planted_instances(data, level, edge, target, relations=layer == "rgcn")
     found = {}
