@@ -10,12 +10,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from skgnnx.blackbox.cut_reference import WIDEST_RING, bytes_of_whole
 from skgnnx.blackbox.normalisation import LayerUse, without_ring
 from skgnnx.blackbox.receptive_field import ModelTrace
 from skgnnx.blackbox.reference import PlainRuns
+from skgnnx.config import memory_budget
 from skgnnx.graphs.batch import GraphBatch
 from skgnnx.graphs.computation_graph import ComputationGraphs, receptive_fields, whole_graphs
 from skgnnx.graphs.instances import Instances
+from skgnnx.graphs.unions import shared_graphs
 
 EXTRACTED_AT_ONCE = 2_048
 SAMPLED = 8
@@ -53,6 +56,7 @@ class Batcher:
         self.level = runs.X.level
         self._least = Cut.WHOLE if self.level == "graph" or trace.hops is None else Cut.HOPS
         self._warned = False
+        self._settled = False
         # A layer that is called several times must keep what its farthest-reaching call needs.
         self._uses: dict[str, LayerUse] = {}
         for name, reach, kind in zip(trace.names, trace.reach, trace.kinds, strict=True):
@@ -71,32 +75,70 @@ class Batcher:
         removal : bool, default=False
             True if edges will be removed, so that degrees have to be computed afresh.
         """
-        if self._least < Cut.WHOLE and len(positions):
-            sample = positions[np.linspace(0, len(positions) - 1, min(SAMPLED, len(positions))).astype(int)]
-            self._least = max(self._least, self._proven(sample, self._least, removal)[1])
+        if not self._settled:
+            self._settle()
         for part in np.split(positions, range(EXTRACTED_AT_ONCE, len(positions), EXTRACTED_AT_ONCE)):
-            cut = self._least if not (removal and self._least == Cut.NORMALISED) else Cut.RING
+            cut = Cut.RING if removal and self._least == Cut.NORMALISED else self._least
             for rows, graphs in self.runs.packed(self._extract(part, cut), part, batch_size):
-                yield self._proven(rows, cut, removal, graphs)[0]
+                yield from self._proven(rows, cut, removal, graphs)
+
+    def _settle(self) -> None:
+        """Find the smallest cut that is right for a sample, also for other features, and whether copies are apart.
+
+        Other features matter because units that are inactive now may wake up under a mask, and because in a graph whose
+        nodes are all alike a wrong cut gives the right output.
+        """
+        self._settled = True
+        if self.level == "graph":
+            return
+        if self.trace.fixed_size:
+            self.runs.explain_singly("runs on graphs of one size only")
+            return
+        n = len(self.reference)
+        sample = np.linspace(0, n - 1, min(SAMPLED, n)).astype(int)
+        self._least = self._least_exact(sample)
+        if self._least == Cut.WHOLE:
+            self._warn_if_whole()
+        if n > 1:
+            pair = self._make(np.array([0, n - 1]), self._least, None)
+            if pair is not None and not self.runs.independent(pair, self.runs.outputs(pair)):
+                self.runs.explain_singly("mixes the instances of a batch")
+
+    def _least_exact(self, sample: np.ndarray) -> Cut:
+        if self._least == Cut.WHOLE:
+            return Cut.WHOLE
+        # Layers that normalise need true degrees, even where no unit of the sample is awake to tell.
+        normalised = self._make(sample, Cut.NORMALISED, None)
+        for cut in (Cut.HOPS if normalised is None else Cut.NORMALISED, Cut.RING):
+            batch = normalised if cut == Cut.NORMALISED else self._make(sample, cut, None)
+            if batch is not None and self._is_exact(batch) and self._is_exact_elsewhere(batch, sample):
+                return cut
+        return Cut.WHOLE
 
     def _proven(
         self, rows: np.ndarray, cut: Cut, removal: bool, graphs: ComputationGraphs | None = None
-    ) -> tuple[GraphBatch, Cut]:
-        """Return a batch that gives the reference, cut as little as that takes."""
+    ) -> Iterator[GraphBatch]:
+        """Yield batches that give the reference, cut as little as that takes."""
         while True:
             batch = self._make(rows, cut, graphs)
             if batch is not None and (self.level == "graph" or self._is_exact(batch)):
-                self._warn_if_whole(cut)
-                return batch, cut
+                yield batch
+                return
             if cut == Cut.WHOLE:
-                raise ValueError(
-                    f"{self.runs.name} must treat disjoint graphs independently. Got other outputs for a batch "
-                    "of copies; use "
-                    "batch_size=1."
-                )
+                break
             cut = Cut(cut + 1)
             cut = Cut.RING if removal and cut == Cut.NORMALISED else cut
             graphs = None
+            if cut == Cut.WHOLE:
+                self._warn_if_whole()
+        if len(rows) == 1:
+            raise ValueError(
+                f"{self.runs.name} must give an instance the same output alone and among others. Got other outputs for "
+                f"instance {rows[0]} alone; pass 'batch' to its pooling and normalisation."
+            )
+        self.runs.explain_singly("mixes the instances of a batch")
+        for row in rows:
+            yield from self._proven(np.array([row]), self._least, removal)
 
     def _make(self, rows: np.ndarray, cut: Cut, graphs: ComputationGraphs | None) -> GraphBatch | None:
         graphs = self._extract(rows, cut) if graphs is None else graphs
@@ -113,8 +155,23 @@ class Batcher:
         expected = self.reference[torch.from_numpy(batch.positions).to(self.reference.device)]
         return self.runs.same(self.runs.outputs(batch), expected)
 
-    def _warn_if_whole(self, cut: Cut) -> None:
-        if cut < Cut.WHOLE or self._warned or self.level == "graph":
+    def _is_exact_elsewhere(self, batch: GraphBatch, sample: np.ndarray) -> bool:
+        outputs = self.runs.outputs_elsewhere([batch, self._wider(sample)])
+        return outputs is None or self.runs.same(*outputs)
+
+    def _wider(self, sample: np.ndarray) -> GraphBatch:
+        """Return whole graphs, or wider cuts where no forward pass over a whole graph fits."""
+        X, hops = self.runs.X, self.trace.hops or 0
+        if bytes_of_whole(self.runs, self.trace) > memory_budget():
+            graphs = receptive_fields(X, sample, hops, WIDEST_RING, self.trace.both_ways)
+        elif X.exclude_link:
+            graphs = whole_graphs(X, sample)
+        else:
+            return shared_graphs(X[sample], self.runs.device)
+        return GraphBatch(X, sample, graphs, device=self.runs.device)
+
+    def _warn_if_whole(self) -> None:
+        if self._warned or self.level == "graph":
             return
         self._warned = True
         warnings.warn(

@@ -75,9 +75,7 @@ class EdgeMasking:
         ``resolve(call number) -> ndarray``: finds the edges of a call in which parallel edges cannot be told apart.
     """
 
-    def __init__(
-        self, batch: GraphBatch, mask: Tensor | Sequence[Tensor], kinds: list[CallKind], resolve: Any
-    ) -> None:
+    def __init__(self, batch: GraphBatch, mask: Tensor | Sequence[Tensor], kinds: list[CallKind], resolve: Any) -> None:
         self.batch = batch
         self.mask = mask
         self.kinds = kinds

@@ -57,8 +57,7 @@ def without_ring(call: ModelCall, batch: GraphBatch, uses: dict[str, LayerUse]) 
         if found is None or not found.certain:
             return None
         kept = np.flatnonzero(level[ends[1]] < uses[name].reach)
-        edge = found.edge[kept]
-        edge = np.where(edge < 0, NOT_AN_EDGE, new_edge[edge])
+        edge = np.append(new_edge, NOT_AN_EDGE)[found.edge[kept]]  # -1 is the last one
         handed[layer] = Handed(
             torch.from_numpy(new_node[columns[:, kept]]).to(batch.device),
             None if weight is None else weight.index_select(0, torch.from_numpy(kept).to(batch.device)),

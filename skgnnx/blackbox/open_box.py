@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any
@@ -35,6 +36,7 @@ class OpenBox:
         self.name = type(box.model).__name__
         self.device = _device_of(box.model)
         self.call = ModelCall(box.model, box.forward)
+        self._told_of_leak = False
 
     @cached_property
     def trace(self) -> ModelTrace:
@@ -156,6 +158,14 @@ class OpenBox:
             raise TypeError(
                 f"Edge masks need a model with PyG MessagePassing layers. Got {self.name}, which calls none; explain "
                 "node features (mask='node_feature') or use a black-box method."
+            )
+        if self.trace.leaks and not self._told_of_leak:
+            self._told_of_leak = True
+            warnings.warn(
+                f"{self.name} lets nodes act on each other also outside of its registered MessagePassing layers, where "
+                "no edge mask acts; keep layers in nn.ModuleList, and use message passing instead of matrix products.",
+                UserWarning,
+                stacklevel=2,
             )
 
     def explained_edges(self, batch: GraphBatch) -> np.ndarray:

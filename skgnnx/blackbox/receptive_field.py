@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch_geometric.nn import MessagePassing
@@ -12,15 +11,13 @@ from torch_geometric.nn import MessagePassing
 from skgnnx.blackbox.calling import ModelCall
 from skgnnx.blackbox.edge_masking import CallTracer, message_hooks
 from skgnnx.blackbox.edge_matching import CallKind
+from skgnnx.blackbox.probe_graphs import cycle_batch, own_graph_batch, path_batch
 from skgnnx.blackbox.pyg_compat import ends_of_call, message_dim
 from skgnnx.graphs.batch import GraphBatch
-from skgnnx.graphs.columns import Column
-from skgnnx.graphs.computation_graph import whole_graphs
 from skgnnx.graphs.instances import Instances
-from skgnnx.graphs.store import GraphStore
-from skgnnx.graphs.unions import shared_graphs
 
 LEAST_CALLS = 4
+LONG_PATH = 17
 
 
 @dataclass(frozen=True)
@@ -43,6 +40,10 @@ class ModelTrace:
         True if messages also run against the edges.
     reach : list of int
         For each propagate call, how far from its source a message of this call can still be felt.
+    fixed_size : bool
+        True if the model runs only on graphs as large as the user's own.
+    leaks : bool
+        True if what one node holds reaches another by other ways than the messages of its layers.
     """
 
     names: list[str]
@@ -52,6 +53,8 @@ class ModelTrace:
     hops: int | None
     both_ways: bool
     reach: list[int]
+    fixed_size: bool = False
+    leaks: bool = False
 
     @property
     def kinds(self) -> list[CallKind]:
@@ -81,31 +84,84 @@ def trace(call: ModelCall, X: Instances, device: torch.device) -> ModelTrace:
     """
     if not isinstance(call.model, nn.Module):
         return ModelTrace([], [], [], [], None, False, [])
-    tracer = CallTracer()
-    with torch.no_grad(), message_hooks(call.model, tracer.propagate, tracer.message):
-        call(_path_batch(X, 3, device))
-    loops = [bool((edges[0] == edges[1]).any()) for edges in tracer.edges]
+    tracer, fixed_size = _traced(call, X, device)
+    loops = [bool((ends[0] == ends[1]).any()) for ends in tracer.edges]
     flipped = [bool((ends[0] > ends[1]).any() and (ends[0] >= ends[1]).all()) for ends in tracer.edges]
     facts = (tracer.names, tracer.widths, loops, flipped)
     calls = len(tracer.names)
-    if X.level == "graph":
-        return ModelTrace(*facts, None, False, [calls] * calls)
+    leaks = not fixed_size and _leaks(call, X, device)
+    if X.level == "graph" or fixed_size:
+        return ModelTrace(*facts, None, False, [calls] * calls, fixed_size, leaks)
     far = max(calls, LEAST_CALLS) + 1
-    path = _path_batch(X, 2 * far + 1, device)
+    path = path_batch(X, 2 * far + 1, device)
+    if leaks and _real_features(path) is None:
+        return ModelTrace(*facts, None, False, [calls] * calls, leaks=True)
     try:
         hops, both_ways = _hops(call, path, far)
         reach = [max(_felt(_with_nan_message(call, path, far, number), far)) for number in range(calls)]
-    except (RuntimeError, ValueError, IndexError):
-        # A model may refuse NaN, or give too few rows, which the first real run reports; counting calls then
-        # over-estimates, which costs time but not correctness.
-        return ModelTrace(*facts, calls, True, [calls] * calls)
-    return ModelTrace(*facts, hops, both_ways, reach)
+    except Exception:
+        # A model may refuse NaN in its own words; counting calls then over-estimates: slower, but not wrong.
+        return ModelTrace(*facts, calls, True, [calls] * calls, leaks=leaks)
+    return ModelTrace(*facts, hops, both_ways, reach, leaks=leaks)
+
+
+def _traced(call: ModelCall, X: Instances, device: torch.device) -> tuple[CallTracer, bool]:
+    """Run the model on a small path, or on the user's own graph if it takes no other size."""
+    try:
+        with torch.no_grad():
+            output = call(path_batch(X, LONG_PATH, device))
+        if X.level == "node" and len(output) != LONG_PATH:
+            return _run_traced(call, own_graph_batch(X, device)), True
+        return _run_traced(call, path_batch(X, 3, device)), False
+    except (RuntimeError, ValueError, IndexError) as error:
+        try:
+            return _run_traced(call, own_graph_batch(X, device)), True
+        except (RuntimeError, ValueError, IndexError):
+            raise error from None
+
+
+def _run_traced(call: ModelCall, batch: GraphBatch) -> CallTracer:
+    tracer = CallTracer()
+    with torch.no_grad(), message_hooks(call.model, tracer.propagate, tracer.message):
+        call(batch)
+    return tracer
+
+
+def _leaks(call: ModelCall, X: Instances, device: torch.device) -> bool:
+    """Return True if the direction of a cycle changes outputs although every message is zero.
+
+    Both directions give every node one edge in and one out, so that degrees, which masks leave alone, are the same.
+    """
+    outputs = []
+    for backwards in (False, True):
+        cycle = cycle_batch(X, device, backwards=backwards)
+        x = _distinct_features(cycle)
+        try:
+            with torch.no_grad(), message_hooks(call.model, lambda *_: None, lambda layer, output: output * 0):
+                outputs.append(call(cycle, x))
+        except Exception:
+            return False  # what such a model does on the graphs themselves is checked anyway
+    first, second = outputs
+    return first.shape == second.shape and not torch.allclose(first, second, rtol=1e-4, atol=1e-6, equal_nan=True)
+
+
+def _distinct_features(batch: GraphBatch) -> Tensor | None:
+    """Return features that differ from node to node, so that exchanged neighbours are noticed."""
+    x = _real_features(batch)
+    if x is None:
+        return batch.x
+    steps = torch.arange(x.numel(), dtype=torch.float64, device=x.device).reshape(x.shape)
+    return x + (steps * 0.618).frac().to(x.dtype)
+
+
+def _real_features(batch: GraphBatch) -> Tensor | None:
+    return batch.x if batch.x is not None and batch.x.is_floating_point() else None
 
 
 def _hops(call: ModelCall, path: GraphBatch, far: int) -> tuple[int | None, bool]:
     """Return the longest chain of messages, and whether they also run backwards."""
-    x = path.x
-    if x is not None and x.is_floating_point():
+    x = _real_features(path)
+    if x is not None:
         x = x.clone()
         x[far] = float("nan")
         with torch.no_grad():
@@ -141,28 +197,3 @@ def _with_nan_message(call: ModelCall, path: GraphBatch, node: int, number: int 
 
 def _of_elements(output: Tensor, batch: GraphBatch) -> Tensor:
     return output[batch.rows] if batch.X.level == "node" else output
-
-
-def _path_batch(X: Instances, num_nodes: int, device: torch.device) -> GraphBatch:
-    """Return a directed path whose nodes and edges have attributes of the first graph that is explained."""
-    store, graph = X.store, X.graph_index[0]
-    edge_index = np.stack([np.arange(num_nodes - 1), np.arange(1, num_nodes)])
-    columns = {}
-    for key, column in store.columns.items():
-        if column.slot == "graph":
-            columns[key] = Column("graph", column.of(graph), np.array([0, len(column.of(graph))]), column.along_last)
-            continue
-        size = num_nodes if column.slot == "node" else num_nodes - 1
-        values = column.of(graph) if len(column.of(graph)) else column.values
-        values = values if len(values) else np.zeros((1, *values.shape[1:]), values.dtype)
-        columns[key] = Column(column.slot, values[np.arange(size) % len(values)], np.array([0, size]))
-    objects = {key: [values[graph]] for key, values in store.objects.items()}
-    path = GraphStore(
-        edge_index, np.array([0, num_nodes]), np.array([0, num_nodes - 1]), columns, objects, store.sparse
-    )
-    rows = np.arange(num_nodes)
-    if X.level == "graph":
-        Z = Instances(path, np.zeros(1, dtype=np.int64), np.empty((1, 0), dtype=np.int64))
-        return GraphBatch(Z, np.array([0]), whole_graphs(Z, np.array([0])), device=device)
-    element = np.repeat(rows[:, None], X.element.shape[1], axis=1)
-    return shared_graphs(Instances(path, np.zeros(num_nodes, dtype=np.int64), element), device)

@@ -41,6 +41,7 @@ class PlainRuns:
         self.name = type(call.model).__name__
         self.message_width = message_width
         self.mixes_batch = False
+        self._largest = 0.0
 
     def outputs(self, batch: GraphBatch) -> Tensor:
         """Return one row per instance of a batch (B, C)."""
@@ -50,6 +51,8 @@ class PlainRuns:
     def rows_of(self, output: Tensor, batch: GraphBatch) -> Tensor:
         """Return the rows of a raw output that belong to the instances."""
         expected = {"graph": len(batch), "node": batch.num_nodes, "edge": batch.rows.shape[-1]}[batch.X.level]
+        if expected == 1 and (output.dim() == 0 or output.shape[0] != 1) and batch.X.level != "node":
+            output = output.reshape(1, -1)  # squeezed: there is one row only
         if output.dim() == 0 or output.shape[0] != expected:
             raise ValueError(
                 f"{self.name} must return one row per {batch.X.level} ({expected} here). Got shape "
@@ -60,49 +63,90 @@ class PlainRuns:
         return output[batch.rows] if batch.X.level == "node" else output
 
     def same(self, first: Tensor, second: Tensor) -> bool:
-        """Return True if two outputs agree up to rounding."""
-        tolerance = 1e-9 if first.dtype == torch.float64 else 1e-5
-        scale = max(float(second.abs().max()), 1.0) if second.numel() else 1.0
-        return bool(((first - second).abs() <= tolerance * scale).all())
+        """Return True if two outputs agree up to rounding of the largest output."""
+        scale = max(self._largest, _largest(second))
+        return first.shape == second.shape and bool(((first - second).abs() <= _rounding(first) * scale).all())
 
     def reference(self) -> Tensor:
         """Return the output (n, C) for every instance, after checking that it can be trusted."""
         if self.X.level != "graph" and not self.X.exclude_link:
-            return self._checked(shared_graphs(self.X, self.device))
-        outputs: list[Tensor] = []
-        everything = np.arange(len(self.X))
-        for rows, graphs in self.packed(whole_graphs(self.X, everything), everything, "auto"):
-            batch = GraphBatch(self.X, rows, graphs, device=self.device)
-            outputs.append(self.outputs(batch) if outputs else self._first(batch))
-        return torch.cat(outputs)
+            output = self._checked(shared_graphs(self.X, self.device))
+        else:
+            parts: list[Tensor] = []
+            everything = np.arange(len(self.X))
+            for rows, graphs in self.packed(whole_graphs(self.X, everything), everything, "auto"):
+                batch = GraphBatch(self.X, rows, graphs, device=self.device)
+                parts.append(self.outputs(batch) if parts else self._first(batch))
+            output = torch.cat(parts)
+        self._check_finite(output)
+        self._largest = _largest(output)
+        return output
 
     def _first(self, batch: GraphBatch) -> Tensor:
         """Run the first batch twice and its first graph alone; all must agree."""
         output = self._checked(batch)
-        if len(batch) == 1 or self.same(self.outputs(batch.take(np.array([0]))), output[:1]):
+        self._largest = _largest(output)
+        alone = len(batch) == 1 or self.same(self.outputs(batch.take(np.array([0]))), output[:1])
+        if alone and self.independent(batch, output):
             return output
+        self.explain_singly("mixes the graphs of a batch")
+        return torch.cat([self.outputs(batch.take(np.array([i]))) for i in range(len(batch))])
+
+    def explain_singly(self, reason: str) -> None:
+        """Put one instance into a batch from now on, and say why."""
         self.mixes_batch = True
         warnings.warn(
-            f"{self.name} mixes the graphs of a batch, so graphs are explained one at a time; pass 'batch' to "
-            "its pooling "
-            "and normalisation to make it faster.",
+            f"{self.name} {reason}, so instances are explained one at a time; pass 'batch' to its pooling and "
+            "normalisation to make it faster.",
             UserWarning,
             stacklevel=2,
         )
-        return torch.cat([self.outputs(batch.take(np.array([i]))) for i in range(len(batch))])
+
+    def independent(self, batch: GraphBatch, output: Tensor) -> bool:
+        """Return True if the first instance's output stays when all others get other features.
+
+        Copies of one graph agree with each other in models that mix them, until each is masked in its own way.
+        """
+        if len(batch) == 1 or batch.x is None:
+            return True
+        others = batch.node_instance != 0
+        for x in other_features(batch):
+            changed = torch.where(others.view(-1, *(1,) * (x.dim() - 1)), x, batch.x)
+            try:
+                with torch.no_grad():
+                    return self.same(self.rows_of(self.call(batch, changed), batch)[:1], output[:1])
+            except (RuntimeError, IndexError, ValueError):
+                continue  # not every model takes every value
+        return True
+
+    def outputs_elsewhere(self, batches: list[GraphBatch]) -> list[Tensor] | None:
+        """Return the outputs of several batches for other features, which depend on the node only; None if refused."""
+        for features in zip(*(other_features(batch) for batch in batches)):
+            try:
+                with torch.no_grad():
+                    outputs = [self.rows_of(self.call(b, x), b) for b, x in zip(batches, features)]
+            except (RuntimeError, IndexError, ValueError):
+                continue
+            if all(bool(torch.isfinite(output).all()) for output in outputs):
+                return outputs
+        return None
 
     def _checked(self, batch: GraphBatch) -> Tensor:
         first, second = self.outputs(batch), self.outputs(batch)
-        if not bool(torch.isfinite(first).all()):
-            raise ValueError(
-                f"The output of {self.name} must be finite. Got NaN or infinity; check its weights and inputs."
-            )
-        if not self.same(first, second):
+        if not self.same(first.nan_to_num(), second.nan_to_num()):
             raise ValueError(
                 f"{self.name} must give the same output twice in evaluation mode. Got outputs that differ by "
                 f"{float((first - second).abs().max()):.2g}; pass training=self.training to functional dropout."
             )
         return first
+
+    def _check_finite(self, output: Tensor) -> None:
+        bad = ~torch.isfinite(output).all(dim=1)
+        if bool(bad.any()):
+            raise ValueError(
+                f"The output of {self.name} must be finite. Got NaN or infinity for instance {int(bad.nonzero()[0])}; "
+                "check its weights and inputs."
+            )
 
     def packed(
         self, graphs: ComputationGraphs, rows: np.ndarray, batch_size: int | str
@@ -120,3 +164,24 @@ class PlainRuns:
             most = 1 if self.mixes_batch else most
             yield rows[start:stop], graphs.take(np.arange(start, stop))
             start = stop
+
+
+def other_features(batch: GraphBatch) -> Iterator[Tensor]:
+    """Yield features that differ from the user's, node by node; the same node gets the same ones in every batch."""
+    if batch.x is None:
+        return
+    node, x = torch.from_numpy(batch.graphs.node_id).to(batch.device), batch.x
+    values = batch.X.store.columns["x"].values
+    if x.is_floating_point() and x.numel():
+        column = torch.arange(x[0].numel(), device=x.device, dtype=torch.float64).view(1, *x.shape[1:])
+        wave = torch.sin(node.double().view(-1, *(1,) * (x.dim() - 1)) * 1.7 + column * 2.3)
+        yield x * (1 + 0.5 * wave.flip(-1)).to(x.dtype) + (wave * float(np.abs(values).max() or 1)).to(x.dtype)
+    yield torch.from_numpy(values[(batch.graphs.node_id * 7 + 3) % len(values)]).to(batch.device)
+
+
+def _largest(output: Tensor) -> float:
+    return float(output.nan_to_num(0, 0, 0).abs().max()) if output.numel() else 0.0
+
+
+def _rounding(output: Tensor) -> float:
+    return {torch.float64: 1e-9, torch.float32: 1e-5}.get(output.dtype, 2e-2)

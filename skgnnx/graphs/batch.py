@@ -194,8 +194,8 @@ class GraphBatch:
     def _with(self, graphs: ComputationGraphs) -> GraphBatch:
         if self.cut_again is not None:
             raise RuntimeError(
-                "Nodes and edges can be removed only from a batch that was made for it, because others hold the degrees "
-                "of the whole graph. Got one made without; ask for batches(removal=True)."
+                "Nodes and edges can be removed only from a batch that was made for it: others hold the degrees of the "
+                "whole graph. Got one made without; ask for batches(removal=True)."
             )
         return GraphBatch(self.X, self.positions, graphs, self._numpy_targets(), self.device)
 
