@@ -56,10 +56,8 @@ def sparsity(
     """
     unit = units(E)
     total = _sums(unit, np.abs(unit.score))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        used = total if E.hard else _effective(unit, total)
-        values = 1 - used / unit.counts
-    values[unit.counts == 0] = np.nan
+    with np.errstate(invalid="ignore"):  # 0 / 0 is NaN, as it should be
+        values = 1 - (total if E.hard else _effective(unit, total)) / unit.counts
     return reduced(values, reduce, sample_weight, degenerate=unit.counts == 0)
 
 

@@ -174,5 +174,4 @@ def _of_units(X: Instances, kind: str, i: int, mask: np.ndarray) -> np.ndarray:
     """Return the truth of every unit: for an undirected edge that of both directions together."""
     if kind != "edge":
         return mask
-    partner = X.store.partner(X.graph_index[i])
-    return mask | (mask[partner] & (partner >= 0))
+    return mask | mask[X.store.partner(X.graph_index[i])]  # loops have none (-1), and are no units either

@@ -187,7 +187,7 @@ def with_ties(E, seed):
     """The same explanations with few distinct scores."""
     rng = np.random.default_rng(seed)
     entries = E.stored()
-    return E._with(masks={E.kind: entries.with_values(rng.choice([0.1, 0.5, 0.9], size=entries.values.shape))})
+    return E._with(masks={E.kind: entries.with_values(rng.choice([0.25, 0.5, 1.0], size=entries.values.shape))})
 
 
 def slow_truth(E, i, mask, over):

@@ -20,9 +20,10 @@ def best(scores, size):
     return set(sorted(range(len(scores)), key=lambda u: -scores[u])[:size])
 
 
-@given(seed=SEEDS, level=LEVELS, kind=KINDS, over=OVER, k=st.sampled_from([None, 1, 2, 50]))
-def test_precision_equals_counting(seed, level, kind, over, k):
+@given(seed=SEEDS, level=LEVELS, kind=KINDS, over=OVER, k=st.sampled_from([None, 1, 2, 50]), ties=st.booleans())
+def test_precision_equals_counting(seed, level, kind, over, k, ties):
     E = random_explanations(seed, level, kind)
+    E = with_ties(E, seed) if ties else E
     truth = random_truth(E, seed)
 
     def value(true, scores):
