@@ -140,24 +140,26 @@ class Training:
         self.module.train()
         total = 0.0
         for part in self._parts(rows, shuffle=True):
-            loss = self.target.mean_loss(self._outputs(part), part)
-            if not torch.isfinite(loss):
-                raise ValueError(
-                    "The loss must be finite. Got NaN or infinity; lower 'lr', or scale the node features."
-                )
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            total += loss.item() * len(part)
+            with self._suitable_threads(part):
+                total += self._step(part, optimizer) * len(part)
         return total / len(rows)
+
+    def _step(self, rows: np.ndarray, optimizer: torch.optim.Optimizer) -> float:
+        loss = self.target.mean_loss(self._outputs(rows), rows)
+        if not torch.isfinite(loss):
+            raise ValueError("The loss must be finite. Got NaN or infinity; lower 'lr', or scale the node features.")
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        return loss.item()
 
     def _watch(self, course: Course, rows: np.ndarray, tol: float) -> None:
         self.module.eval()
-        with torch.no_grad():
-            parts = list(self._parts(rows, shuffle=False))
-            loss = sum(self.target.mean_loss(self._outputs(part), part).item() * len(part) for part in parts) / len(
-                rows
-            )
+        total = 0.0
+        for part in self._parts(rows, shuffle=False):
+            with torch.no_grad(), self._suitable_threads(part):
+                total += self.target.mean_loss(self._outputs(part), part).item() * len(part)
+        loss = total / len(rows)
         course.validation_losses.append(loss)
         course.without_gain = 0 if loss < course.best - tol else course.without_gain + 1
         if loss < course.best:
@@ -183,9 +185,18 @@ class Training:
     def _outputs(self, rows: np.ndarray) -> Tensor:
         batch = self._batch(rows)
         runs = PlainRuns(self._call, self.X, self.device, 1)
-        small = batch.num_nodes + batch.num_edges <= LARGEST_FOR_ONE_THREAD
-        with _threads(1 if small else None):
-            return runs.rows_of(self._call(batch), batch)
+        return runs.rows_of(self._call(batch), batch)
+
+    @contextmanager
+    def _suitable_threads(self, rows: np.ndarray) -> Iterator[None]:
+        batch, before = self._batch(rows), torch.get_num_threads()
+        try:
+            if before > 1 and batch.num_nodes + batch.num_edges <= LARGEST_FOR_ONE_THREAD:
+                torch.set_num_threads(1)
+            yield
+        finally:
+            if torch.get_num_threads() != before:
+                torch.set_num_threads(before)
 
     def _batch(self, rows: np.ndarray) -> GraphBatch:
         """Return the graphs of some instances as one batch; the last few are remembered, for full-batch training."""
@@ -211,15 +222,3 @@ def own_random_state(seed: int, device: torch.device) -> Iterator[None]:
             with torch.cuda.device(index):
                 torch.cuda.manual_seed(seed)
         yield
-
-
-@contextmanager
-def _threads(number: int | None) -> Iterator[None]:
-    before = torch.get_num_threads()
-    try:
-        if number is not None:
-            torch.set_num_threads(number)
-        yield
-    finally:
-        if torch.get_num_threads() != before:
-            torch.set_num_threads(before)
