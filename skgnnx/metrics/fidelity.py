@@ -31,7 +31,8 @@ def fidelity_plus(
     with the selected units :math:`S`, the explained class :math:`c` (``E.targets``) and the probability :math:`f`, so
     in [-1, 1]. Hard masks are taken as they are, any other is cut first. Self loops and what lies outside of the
     computation graph are no units: they always stay. Without any unit (an isolated node, a graph without edges) it is
-    0, exactly, and counted in ``n_degenerate`` of the result; instances that failed are left out and counted.
+    0, exactly, and counted in ``n_degenerate`` of the result; instances that failed are left out and counted. With true
+    labels as targets of the instances, it is about the phenomenon instead of the model.
 
     Parameters
     ----------

@@ -70,9 +70,9 @@ def outputs_of_parts(
     if not len(ok):
         return Outputs.undefined(len(E), len(weights))
     explained = E if len(ok) == len(E) else E[ok]
-    network = _model_of(E, model)
+    model = _model_of(E, model)
     settings = {key: E.box[key] for key in ("output", "threshold", "forward") if key in E.box}
-    box = BlackBox(network, outputs_only=True, **settings)
+    box = BlackBox(model, outputs_only=True, **settings)
     with box.open(explained.instances.with_target(explained.targets)) as gnn, torch.no_grad():
         full = gnn.reference.detach().cpu()
         parts = [torch.empty_like(full) for _ in weights]
@@ -171,11 +171,12 @@ class _Removal:
 
 
 def _model_of(E: Explanations, model: Any) -> Any:
-    """Return the network to ask, after a warning if it is not the one that was explained."""
+    """Return the model to ask, after a warning if it is not the one that was explained."""
     given = E.model if model is None else model
     if given is None:
         raise ValueError(
             "Metrics that remove something must have the model. Got explanations without one (a file or a pickle holds "
             "none); pass model=, or use E.with_model(model)."
         )
-    return E.with_model(resolve_model(given, outputs_only=True)).model
+    E.with_model(resolve_model(given, outputs_only=True))
+    return given

@@ -383,6 +383,18 @@ class TestModels:
         with pytest.warns(UserWarning, match="must be the one that was explained"):
             fidelity_plus(E, model=Network(seed=99))
 
+    def test_explanations_from_a_file(self, tmp_path):
+        E = random_explanations(7)
+        E.save(tmp_path / "explanations.npz")
+        loaded = Explanations.load(tmp_path / "explanations.npz", model=E.model)
+        assert characterization(loaded) == pytest.approx(characterization(E), abs=1e-6)
+
+    def test_explanations_that_are_computed_when_read(self):
+        explainer = RandomExplainer(Network(), output="logits")
+        X = random_instances(7)
+        deferred, direct = explainer.fit_transform(X), explainer.explain(X)
+        assert fidelity_plus(deferred) == fidelity_plus(direct)
+
     def test_a_model_trained_since_warns(self):
         E = random_explanations(7)
         with torch.no_grad():

@@ -13,7 +13,7 @@ from sklearn.base import BaseEstimator, TransformerMixin, clone
 from sklearn.model_selection import GridSearchCV, cross_val_score, cross_validate
 from sklearn.pipeline import Pipeline, make_pipeline
 
-from skgnnx import Instances, RandomExplainer
+from skgnnx import GNNExplainer, Instances, RandomExplainer
 from skgnnx.metrics import (
     ExplanationScorer,
     Score,
@@ -116,6 +116,17 @@ def test_pipelines_share_as_well(explainer, X):
     E = grid.transform(X)
     assert E.hard
     assert get_scorer("sparsity")(grid, X) == pytest.approx(sparsity(E))
+
+
+def test_a_size_penalty_moves_every_score(X):
+    explainer = GNNExplainer(Network(), output="logits", epochs=30, sparsity=0.5)
+    scoring = all_scorers("fidelity_plus", "neg_fidelity_minus", "characterization", "sparsity")
+    results = (
+        GridSearchCV(explainer, {"edge_size": [0, 0.05, 0.5]}, scoring=scoring, refit=False, cv=2).fit(X).cv_results_
+    )
+    for name in scoring:
+        assert len(set(results[f"mean_test_{name}"])) > 1, name
+    assert results["mean_test_sparsity"][-1] > results["mean_test_sparsity"][0]
 
 
 def test_two_processes(X):
