@@ -1,8 +1,8 @@
 """Which atoms make a network see a benzene ring? From molecules to scored, tuned and drawn explanations.
 
 Trains a graph neural network on 1,200 molecules, explains the test molecules in which it rightly sees a ring, with two
-explainers and at random, tunes one of them by fidelity and sparsity, and compares all with the true rings. Prints a
-table, and leaves it in the output folder with pictures and the explanations:
+explainers and at random, tunes one of them by fidelity and sparsity alone, and compares all with the true rings. Prints
+a table, and leaves it in the output folder with pictures and the explanations:
 
     python examples/quickstart.py [--seed 0] [--seeds 1] [--output quickstart_output] [--toy]
 """
@@ -14,16 +14,26 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV
 
 from skgnnx import GNNExplainer, RandomExplainer, SensitivityAnalysis
 from skgnnx.datasets import load_benzene
 from skgnnx.inspection import ExplanationDisplay, FidelityCurveDisplay
-from skgnnx.metrics import characterization, fidelity_minus, fidelity_plus, get_scorer, roc_auc, sparsity
+from skgnnx.metrics import (
+    characterization,
+    fidelity_minus,
+    fidelity_plus,
+    get_scorer,
+    make_explanation_scorer,
+    roc_auc,
+    sparsity,
+)
 from skgnnx.models import GNNClassifier
 
-FULL = {"train": 1200, "test": 300, "epochs": 30, "tuned_on": 150, "explainer_epochs": None, "drawn": 10, "n_jobs": 2}
-TOY = {"train": 300, "test": 40, "epochs": 6, "tuned_on": 6, "explainer_epochs": 5, "drawn": 2, "n_jobs": 1}
+FULL = {"train": 1200, "test": 300, "epochs": 30, "tuned_on": 600, "explainer_epochs": None, "drawn": 10, "n_jobs": 2}
+TOY = {"train": 300, "test": 40, "epochs": 6, "tuned_on": 10, "explainer_epochs": 5, "drawn": 2, "n_jobs": 1}
+FOLDS = 5
 
 
 def train(seed, size):
@@ -37,20 +47,33 @@ def train(seed, size):
     return network, network.score(X[new], y[new]), X[right[0]], X[right[1]]
 
 
+def atom_fidelity(E, y=None):
+    """Return fidelity+ of atoms, whatever was scored: a bond's score goes to its two ends."""
+    return fidelity_plus(E.to_kind("node"))
+
+
+def most_faithful(tried):
+    """Return the setting with the highest fidelity; the defaults stay unless it is better by two standard errors."""
+    folds = np.stack([tried[f"split{fold}_test_fidelity"] for fold in range(FOLDS)])
+    gain = folds - folds[:, :1]  # the defaults are the first setting
+    best = np.lexsort((tried["mean_test_sparsity"], gain.mean(axis=0).round(3)))[-1]  # the sparser one of equals
+    return best if gain[:, best].mean() > 2 * gain[:, best].std(ddof=1) / FOLDS**0.5 else 0
+
+
 def tune(explainer, X, n_jobs):
-    """Search for the highest fidelity, and the sparser one of equals; the true rings are not looked at."""
+    """Search without looking at the true rings."""
     return GridSearchCV(
         explainer,
-        {"edge_size": [None, 0.05, 0.1, 0.2], "edge_entropy": [None, 1.0]},  # None is the default
-        scoring={"fidelity": get_scorer("fidelity_plus"), "sparsity": get_scorer("sparsity")},
-        refit=lambda tried: np.lexsort((tried["mean_test_sparsity"], tried["mean_test_fidelity"].round(3)))[-1],
-        cv=3,
+        {"preset": ["default", "paper"], "edge_size": [None, 0.1, 0.2]},  # None: that of the preset
+        scoring={"fidelity": make_explanation_scorer(atom_fidelity), "sparsity": get_scorer("sparsity")},
+        refit=most_faithful,
+        cv=FOLDS,
         n_jobs=n_jobs,
     ).fit(X)
 
 
 def scores(E):
-    """Return how well explanations do, compared on atoms: a bond's score is shared by its two ends."""
+    """Return how well explanations do, compared on atoms."""
     atoms = E.to_kind("node")
     return {
         "atom ROC-AUC": roc_auc(atoms),
@@ -72,6 +95,7 @@ def run(seed, size, output):
     explainers = {
         "random": RandomExplainer(network, mask="node"),
         "SensitivityAnalysis": SensitivityAnalysis(network, mask="node"),
+        "GNNExplainer, paper preset": clone(learned).set_params(preset="paper"),
         "GNNExplainer": learned,
         "GNNExplainer, tuned": search.best_estimator_,
     }
@@ -85,7 +109,7 @@ def run(seed, size, output):
         )
 
     for name, E in explained.items():
-        file = name.replace(", ", "_")
+        file = name.replace(", ", "_").replace(" ", "_")
         E.save(output / f"{file}.npz")
         grid = ExplanationDisplay.from_explanations(E, range(min(size["drawn"], len(E)))).plot()
         grid.figure_.savefig(output / f"{file}.png", dpi=150)

@@ -22,16 +22,16 @@ def load_example(name):
 def test_quickstart(tmp_path, capsys):
     table = load_example("quickstart").main(["--toy", "--seeds", "2", "--output", str(tmp_path)])
     printed = capsys.readouterr().out
-    names = ["random", "SensitivityAnalysis", "GNNExplainer", "GNNExplainer, tuned"]
+    names = ["random", "SensitivityAnalysis", "GNNExplainer, paper preset", "GNNExplainer", "GNNExplainer, tuned"]
     assert table["explainer"].tolist() == names * 2
-    assert table["seed"].tolist() == [0] * 4 + [1] * 4
+    assert table["seed"].tolist() == [0] * 5 + [1] * 5
     assert all(f"| {name} " in printed for name in names)
     assert np.isfinite(table.drop(columns="explainer")).all(axis=None)
     assert table["atom ROC-AUC"].between(0, 1).all()
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "table.csv"), table)
     for seed in (0, 1):
         folder = tmp_path / f"seed_{seed}"
-        for file in ("random", "SensitivityAnalysis", "GNNExplainer", "GNNExplainer_tuned", "fidelity"):
+        for file in ("random", "GNNExplainer_paper_preset", "GNNExplainer_tuned", "fidelity"):
             assert (folder / f"{file}.png").stat().st_size > 10_000
         E = Explanations.load(folder / "GNNExplainer_tuned.npz")
         assert (E.kind, E.explainer) == ("edge", "GNNExplainer")
