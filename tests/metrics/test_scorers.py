@@ -129,6 +129,7 @@ def test_a_size_penalty_moves_every_score(X):
     assert results["mean_test_sparsity"][-1] > results["mean_test_sparsity"][0]
 
 
+@pytest.mark.slow
 def test_two_processes(X):
     explainer = RandomExplainer(Network(), output="logits")
     results = [
