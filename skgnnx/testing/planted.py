@@ -11,8 +11,8 @@ from torch_geometric.data import Data
 from torch_geometric.nn import GCNConv, GraphConv, MessagePassing, RGCNConv, global_add_pool
 
 from skgnnx.graphs import Explanations, Instances
+from skgnnx.testing.drawing import Source, choice, draw_graph
 from skgnnx.testing.running import Factory, build, explained, for_all_of, masks_of, require, tags_of, with_mask
-from skgnnx.testing.strategies import graphs, require_hypothesis
 
 LAYERS = ("gate", "graph", "gcn", "rgcn")
 WIDTH = 3
@@ -100,25 +100,24 @@ def check_right_entries(factory: Factory) -> None:
     tags = tags_of(factory)
     if tags.family == "baseline":
         return
-    st = require_hypothesis().strategies
-    kinds = masks_of(build(factory, PlantedNetwork("gate", "graph", 0, 1.0)))
-    drawn = st.tuples(
-        graphs(min_nodes=2, num_features=WIDTH).filter(lambda data: data.num_edges > 0),
-        st.sampled_from(LAYERS),
-        st.sampled_from(tags.tasks),
-        st.sampled_from(kinds),
-        st.integers(0, 99),
-    )
-    for_all_of(drawn, lambda case: _check_planted(factory, *case))
+    kinds = masks_of(build(factory, PlantedNetwork("gate", "graph", 0, STRENGTH)))
+
+    def draw(source: Source) -> tuple[Any, ...]:
+        data = draw_graph(source, min_nodes=2, num_features=WIDTH)
+        layer, level, kind = choice(source, LAYERS), choice(source, tags.tasks), choice(source, kinds)
+        return data, layer, level, kind, source.integer(0, max(data.num_edges - 1, 0))
+
+    for_all_of(draw, lambda *case: _check_planted(factory, *case))
 
 
-def _check_planted(factory: Factory, data: Data, layer: str, level: str, kind: str, number: int) -> None:
-    edge = number % data.num_edges
+def _check_planted(factory: Factory, data: Data, layer: str, level: str, kind: str, edge: int) -> None:
+    if data.num_edges == 0:
+        return
     source, target = data.edge_index[:, edge].tolist()
     loops = data.edge_index[0, data.edge_index[0] == data.edge_index[1]].tolist()
     if layer == "gcn" and (source == target or kind != "edge" or source in loops):
         return  # a planted loop has weight 0, which leaves its node without degree and the edge without effect
-    feature = number % WIDTH
+    feature = edge % WIDTH
     X = _planted_instances(data, level, edge, target, relations=layer == "rgcn")
     found = {}
     for strength in (STRENGTH, 0.0, -STRENGTH):

@@ -23,7 +23,6 @@ from skgnnx.testing.running import (
     tags_of,
     with_mask,
 )
-from skgnnx.testing.strategies import require_hypothesis
 
 
 def check_same_seed(factory: Factory) -> None:
@@ -55,7 +54,6 @@ def check_relabelling(factory: Factory) -> None:
     """
     if not tags_of(factory).deterministic:
         return
-    st = require_hypothesis().strategies
 
     def body(model: Network, X: Instances, seed: int) -> None:
         model.double()
@@ -74,7 +72,7 @@ def check_relabelling(factory: Factory) -> None:
             law = "Scores must move along with renumbered nodes and reordered edges."
             require(gap <= 1e-6 * max(1.0, float(np.abs(moved).max(initial=0))), explainer, law, f"a gap of {gap:.2g}")
 
-    for_all(factory, body, st.integers(0, 99), pools=("add", "mean"))
+    for_all(factory, body, range(100), pools=("add", "mean"))
 
 
 def _relabelled(data: Data, nodes: np.ndarray, edges: np.ndarray) -> Data:
@@ -122,7 +120,6 @@ def check_outside(factory: Factory) -> None:
     factory : callable
         ``factory(model) -> explainer``.
     """
-    st = require_hypothesis().strategies
 
     def body(model: Network, X: Instances, choice: int) -> None:
         explainer = build(factory, model)
@@ -138,7 +135,7 @@ def check_outside(factory: Factory) -> None:
             require(not E[i][outside].any(), explainer, "What cannot reach the prediction must be scored 0.")
             require(not E.explained[i][outside].any(), explainer, "What cannot reach the prediction is not explained.")
 
-    for_all(factory, body, st.integers(0, 3))
+    for_all(factory, body, range(4))
 
 
 def _distance(X: Instances, i: int) -> np.ndarray:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,9 @@ from torch import Tensor, nn
 
 from skgnnx.graphs import Explanations, Instances
 from skgnnx.taxonomy import Taxonomy
+from skgnnx.testing.drawing import Seeded, Source, choice, draw_instances
 from skgnnx.testing.examples import example
-from skgnnx.testing.strategies import instances, require_hypothesis
+from skgnnx.testing.strategies import require_hypothesis, strategy_of
 
 Factory = Callable[[nn.Module], Any]
 Case = tuple[nn.Module, Instances]
@@ -44,11 +46,14 @@ def with_mask(explainer: Any, kind: str) -> Any:
     return explainer.set_params(mask=kind) if "mask" in explainer.get_params(deep=False) else explainer
 
 
+class RefusedError(AssertionError):
+    """A method cannot explain a kind of model; checks over many models pass such a case over."""
+
+
 def explained(explainer: Any, X: Instances, learn_from: Instances | None = None) -> Explanations:
     """Return explanations, after fitting a method that learns.
 
-    A TypeError is how a method refuses a kind of model; inside of a hypothesis test the case is then passed over.
-    Warnings about the model are not what is checked.
+    Warnings about the model are not what is checked, and left out.
 
     Parameters
     ----------
@@ -58,6 +63,11 @@ def explained(explainer: Any, X: Instances, learn_from: Instances | None = None)
         What to explain.
     learn_from : Instances, optional
         What a method that learns is fitted on, `X` by default.
+
+    Raises
+    ------
+    RefusedError
+        If the explainer raises TypeError, which is how a method refuses a kind of model.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
@@ -66,10 +76,7 @@ def explained(explainer: Any, X: Instances, learn_from: Instances | None = None)
                 explainer.fit(X if learn_from is None else learn_from)
             return explainer.explain(X)
         except TypeError as error:
-            hypothesis = require_hypothesis()
-            if hypothesis.currently_in_test_context():
-                hypothesis.reject()
-            raise AssertionError(f"{name_of(explainer)} must explain {X}. Got TypeError: {error}") from error
+            raise RefusedError(f"{name_of(explainer)} must explain {X}. Got TypeError: {error}") from error
 
 
 def tags_of_estimator(explainer: Any) -> Taxonomy:
@@ -77,8 +84,8 @@ def tags_of_estimator(explainer: Any) -> Taxonomy:
     return getattr(explainer, "taxonomy", Taxonomy())
 
 
-def for_all(factory: Factory, body: Callable[..., None], *more: Any, share: float = 1.0, **options: Any) -> None:
-    """Run ``body(model, X, *drawn)`` on cases of every level that the explainers claim.
+def for_all(factory: Factory, body: Callable[..., None], *more: Sequence[Any], **options: Any) -> None:
+    """Run ``body(model, X, *chosen)`` on cases of every level that the explainers claim.
 
     Parameters
     ----------
@@ -86,30 +93,47 @@ def for_all(factory: Factory, body: Callable[..., None], *more: Any, share: floa
         Makes explainers.
     body : callable
         Raises AssertionError where a law is broken.
-    *more : SearchStrategy
-        What else is drawn.
-    share : float, default=1.0
-        Share of the examples of the active hypothesis profile, for bodies that take long.
+    *more : sequence
+        Options of which one each is chosen in addition.
     **options
-        Passed to `instances`.
+        Passed to `draw_instances`.
     """
-    st = require_hypothesis().strategies
-    cases = st.sampled_from(tags_of(factory).tasks).flatmap(lambda level: instances(level, **options))
-    for_all_of(st.tuples(cases, *more), lambda drawn: body(*drawn[0], *drawn[1:]), share)
+    tasks = tags_of(factory).tasks
+
+    def draw(source: Source) -> tuple[Any, ...]:
+        chosen = [choice(source, options) for options in more]
+        return (*draw_instances(source, choice(source, tasks), **options), *chosen)
+
+    for_all_of(draw, body)
 
 
-def for_all_of(strategy: Any, body: Callable[[Any], None], share: float = 1.0) -> None:
-    """Run a body on what a strategy draws, as often as the active hypothesis profile says."""
+def for_all_of(draw: Callable[[Source], tuple[Any, ...]], body: Callable[..., None]) -> None:
+    """Run a body on seeded cases, as many as the active hypothesis profile says, and on half as many of hypothesis.
+
+    Those of a seed are spread evenly over all that can be drawn; those of hypothesis keep close to the simplest
+    ones, and are made smaller where they break a law.
+    """
     hypothesis = require_hypothesis()
-    examples = max(3, round(share * hypothesis.settings.default.max_examples))
-    checks = list(hypothesis.HealthCheck)
+    examples, ignored = hypothesis.settings.default.max_examples, list(hypothesis.HealthCheck)
+    for seed in range(examples):
+        case = draw(Seeded(seed))
+        try:
+            _unless_refused(body, case)
+        except Exception as error:
+            error.add_note(f"in the case of seed {seed}: {case}")
+            raise
 
-    @hypothesis.settings(max_examples=examples, deadline=None, suppress_health_check=checks)
-    @hypothesis.given(strategy)
-    def run(drawn: Any) -> None:
-        body(drawn)
+    @hypothesis.settings(max_examples=examples // 2 + 1, deadline=None, suppress_health_check=ignored)
+    @hypothesis.given(strategy_of(draw))
+    def run(case: tuple[Any, ...]) -> None:
+        _unless_refused(body, case)
 
     run()
+
+
+def _unless_refused(body: Callable[..., None], case: tuple[Any, ...]) -> None:
+    with suppress(RefusedError):
+        body(*case)
 
 
 def name_of(explainer: Any) -> str:

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
 from torch_geometric.data import Data
 
 from skgnnx.graphs import Instances
-from skgnnx.testing.networks import CONVS, EDGE_WIDTH, NUM_CATEGORIES, NUM_RELATIONS, POOLS, Network
+from skgnnx.testing.drawing import Drawn, draw_graph, draw_instances, draw_network
+from skgnnx.testing.networks import CONVS, POOLS, Network
 
 if TYPE_CHECKING:
     from hypothesis.strategies import SearchStrategy
-
-FEATURES = ("normal", "zero", "constant", "one-hot", "integer")
-LOOPS = ("none", "first", "middle", "last")
 
 
 def require_hypothesis() -> ModuleType:
@@ -25,10 +22,18 @@ def require_hypothesis() -> ModuleType:
     try:
         import hypothesis
     except ImportError as error:
-        raise ImportError(
-            "Checks of explainers need hypothesis. Install it with: pip install 'skgnnx[test]'"
-        ) from error
+        raise ImportError("Checks need hypothesis, which is not installed: pip install 'skgnnx[test]'.") from error
     return hypothesis
+
+
+def strategy_of(function: Callable[..., Any], *args: Any, **options: Any) -> Any:
+    """Return a strategy for what ``function(source, *args, **options)`` returns."""
+    st = require_hypothesis().strategies
+
+    def drawn(draw: Any) -> Any:
+        return function(Drawn(draw, st.integers), *args, **options)
+
+    return st.composite(drawn)()
 
 
 def graphs(
@@ -67,9 +72,8 @@ def graphs(
     ImportError
         If hypothesis is missing.
     """
-    st = require_hypothesis().strategies
     options = {"num_features": num_features, "categories": categories, "edge_input": edge_input, "dtype": dtype}
-    return st.composite(_draw_graph)(min_nodes, max_nodes, **options)
+    return strategy_of(draw_graph, min_nodes, max_nodes, **options)
 
 
 def gnns(
@@ -96,8 +100,7 @@ def gnns(
     ImportError
         If hypothesis is missing.
     """
-    st = require_hypothesis().strategies
-    return st.composite(_draw_network)(level, tuple(convs), num_features)
+    return strategy_of(draw_network, level, convs=tuple(convs), num_features=num_features)
 
 
 def instances(
@@ -133,95 +136,5 @@ def instances(
     ImportError
         If hypothesis is missing.
     """
-    st = require_hypothesis().strategies
-    return st.composite(_draw_instances)(level, tuple(convs), tuple(pools), max_size, categories)
-
-
-def _draw_graph(draw: Any, min_nodes: int, max_nodes: int, **options: Any) -> Data:
-    st = require_hypothesis().strategies
-    n = draw(st.integers(min_nodes, max_nodes))
-    node = st.integers(0, n - 1)
-    pairs = [pair for pair in draw(st.lists(st.tuples(node, node), max_size=2 * n)) if pair[0] != pair[1]]
-    if pairs and draw(st.booleans()):
-        pairs.append(pairs[0])
-    if draw(st.booleans()):
-        back = [(target, source) for source, target in pairs]
-        interleaved = [edge for both in zip(pairs, back) for edge in both]
-        pairs = draw(st.sampled_from([pairs + back, interleaved]))
-    place = draw(st.sampled_from(LOOPS))
-    if place != "none":
-        v = draw(node)
-        pairs.insert({"first": 0, "middle": len(pairs) // 2, "last": len(pairs)}[place], (v, v))
-    edge_index = torch.tensor(pairs, dtype=torch.long).reshape(-1, 2).T.contiguous()
-    random = torch.Generator().manual_seed(draw(st.integers(0, 2**16)))
-    kind = draw(st.sampled_from(FEATURES))
-    data = Data(x=_features(kind, n, random, **options), edge_index=edge_index, num_nodes=n)
-    if options["edge_input"] is not None:
-        data[options["edge_input"]] = _edge_values(options["edge_input"], len(pairs), random, options["dtype"])
-    return data
-
-
-def _features(
-    kind: str, n: int, random: torch.Generator, *, num_features: int, categories: bool, dtype: torch.dtype, **_: Any
-) -> Tensor:
-    if categories:
-        return torch.randint(NUM_CATEGORIES, (n, num_features), generator=random)
-    if kind == "normal":
-        return torch.randn(n, num_features, generator=random, dtype=torch.float64).to(dtype)
-    if kind == "integer":
-        return torch.randint(-2, 3, (n, num_features), generator=random).to(dtype)
-    if kind == "one-hot":
-        return torch.eye(num_features, dtype=dtype)[torch.randint(num_features, (n,), generator=random)]
-    return torch.full((n, num_features), 0.0 if kind == "zero" else 1.0, dtype=dtype)
-
-
-def _edge_values(key: str, num_edges: int, random: torch.Generator, dtype: torch.dtype) -> Tensor:
-    if key == "edge_type":
-        return torch.randint(NUM_RELATIONS, (num_edges,), generator=random)
-    if key == "edge_weight":
-        return torch.rand(num_edges, generator=random, dtype=torch.float64).to(dtype) + 0.5
-    return torch.randn(num_edges, EDGE_WIDTH, generator=random, dtype=torch.float64).to(dtype)
-
-
-def _draw_network(
-    draw: Any,
-    level: str,
-    convs: tuple[str, ...],
-    num_features: int,
-    pools: tuple[str, ...] = tuple(POOLS),
-    categories: bool = True,
-) -> Network:
-    st = require_hypothesis().strategies
-    flag = st.booleans()
-    model = Network(
-        draw(st.sampled_from(convs)),
-        level,
-        num_features=num_features,
-        categories=categories and draw(st.integers(0, 4)) == 4,
-        norm=draw(flag),
-        module_relu=draw(flag),
-        log_softmax=draw(flag),
-        pool=draw(st.sampled_from(pools)),
-        seed=draw(st.integers(0, 2**16)),
-    )
-    return model.to(draw(st.sampled_from([torch.float32, torch.float64]))).train(draw(flag))
-
-
-def _draw_instances(
-    draw: Any, level: str, convs: tuple[str, ...], pools: tuple[str, ...], max_size: int, categories: bool
-) -> tuple[Network, Instances]:
-    st = require_hypothesis().strategies
-    model = draw(st.composite(_draw_network)(level, convs, 3, pools, categories))
-    graph = graphs(categories=model.categories, edge_input=model.edge_input, dtype=model.head.weight.dtype)
-    if level == "graph":
-        X = Instances.from_graphs(draw(st.lists(graph, min_size=1, max_size=max_size)))
-    else:
-        data = draw(graph)
-        node = st.integers(0, data.num_nodes - 1)
-        if level == "node":
-            X = Instances.from_nodes(data, draw(st.lists(node, min_size=1, max_size=max_size)))
-        else:
-            ends = draw(st.lists(st.tuples(node, node), min_size=1, max_size=max_size))
-            X = Instances.from_edges(data, torch.tensor(ends).T)
-    target = draw(st.sampled_from([None, 0, model.num_classes - 1]))
-    return model, X.with_target(target)
+    options = {"convs": tuple(convs), "pools": tuple(pools), "categories": categories}
+    return strategy_of(draw_instances, level, max_size=max_size, **options)
