@@ -55,24 +55,20 @@ class ModelCall:
     def __init__(self, model: Any, forward: Callable[[Any, Batch], Any] | None = None) -> None:
         self.model = model
         self.forward = forward
-        self._modifies_input = False
+        self._modifies_input: bool | None = None  # not known before the first run, which gets copies
 
     def __call__(self, batch: GraphBatch, x: Tensor | None = None) -> Tensor:
         """Return the raw output of the model on a batch, with other node features if given."""
+        if self._modifies_input is not False:
+            batch, x = batch.with_own_tensors(), None if x is None else x.clone()
         given = batch.x if x is None else x
-        if self._modifies_input and given is not None:
-            given = given.clone()
-        unwatched = given is None or given.requires_grad or self._modifies_input
-        version = None if unwatched else given._version  # type: ignore[union-attr]
         try:
             with handed_over(batch):
                 output = self._run(batch, given)
         except (RuntimeError, IndexError) as error:
             raise self._explained(error, batch, given) from error
-        if version is not None and given is not None and given._version != version:
-            batch.memo.pop("x", None)
-            self._modifies_input = True
-            return self(batch, None if x is None else x)
+        if self._modifies_input is None:
+            self._modifies_input = batch.is_modified() or (x is not None and x._version > 0)
         return _as_tensor(output, self.model)
 
     def _run(self, batch: GraphBatch, x: Tensor | None) -> Any:
@@ -80,9 +76,10 @@ class ModelCall:
             return self.forward(self.model, batch.to_data(x))
         if not isinstance(self.model, nn.Module):
             return self._predict(batch, x)
-        if batch.X.level == "edge" and hasattr(self.model, "encode") and hasattr(self.model, "decode"):
-            return self._encode_decode(batch, x)
         names = inspect.signature(self.model.forward).parameters
+        decodes = hasattr(self.model, "encode") and hasattr(self.model, "decode")
+        if batch.X.level == "edge" and "edge_label_index" not in names and decodes:
+            return self._encode_decode(batch, x)
         if batch.X.level == "edge" and "edge_label_index" not in names and not _takes_data(names, batch):
             raise TypeError(
                 f"A model for links must take 'edge_label_index' or have encode and decode. Got "
@@ -134,7 +131,8 @@ class ModelCall:
                 f"{features[0]} in graph {batch.X.graph_index[batch.positions[0]]}; apply the same "
                 "preprocessing as in training."
             )
-        return type(error)(f"The model {type(self.model).__name__} raised: {error}")
+        kind = IndexError if isinstance(error, IndexError) else RuntimeError
+        return kind(f"The model {type(self.model).__name__} raised: {error}")
 
 
 def split_data(batch: GraphBatch, union: Batch) -> list[Data]:
@@ -199,7 +197,7 @@ def _expected_features(model: Any) -> int | None:
 
 
 def _as_tensor(output: Any, model: Any) -> Tensor:
-    while isinstance(output, (tuple, list)) and len(output):
+    while isinstance(output, (tuple, list)) and len(output) and isinstance(model, nn.Module):
         output = output[0]
     if not torch.is_tensor(output):
         try:

@@ -57,7 +57,9 @@ class CallTracer:
 
     def message(self, layer: MessagePassing, output: Tensor) -> None:
         """Note how many numbers one message has."""
-        self.widths[-1] = max(self.widths[-1], output.numel() // max(output.shape[message_dim(layer, output)], 1))
+        parts = [part for part in (output if isinstance(output, tuple) else (output,)) if torch.is_tensor(part)]
+        width = sum(part.numel() // max(part.shape[message_dim(layer, part)], 1) for part in parts)
+        self.widths[-1] = max(self.widths[-1], width)
 
 
 class EdgeMasking:
@@ -102,13 +104,11 @@ class EdgeMasking:
     def _kind(self) -> CallKind:
         return self.kinds[self.calls] if self.calls < len(self.kinds) else CallKind()
 
-    def message(self, layer: MessagePassing, output: Tensor) -> Tensor:
+    def message(self, layer: MessagePassing, output: Any) -> Any:
         """Scale the messages of the current call."""
         if self.current is None or self._resolving:
             return output
-        shape = [1] * output.dim()
-        shape[message_dim(layer, output)] = -1
-        return output * self.current.to(output.dtype).view(shape)
+        return scaled(output, self.current, layer)
 
     def _found(self, name: str, edges: Tensor) -> Tensor:
         """Return the edge of each message; kept for the next forward pass over the same edges."""
@@ -137,3 +137,14 @@ class EdgeMasking:
             return self.resolve(self.batch, self.calls, call)
         finally:
             self._resolving = False
+
+
+def scaled(messages: Any, factor: Tensor, layer: MessagePassing) -> Any:
+    """Multiply messages, or each tensor of a tuple of messages, by one factor per edge."""
+    if isinstance(messages, tuple):
+        return tuple(scaled(part, factor, layer) for part in messages)
+    if not torch.is_tensor(messages):
+        return messages
+    shape = [1] * messages.dim()
+    shape[message_dim(layer, messages)] = -1
+    return messages * factor.to(messages.dtype).view(shape)

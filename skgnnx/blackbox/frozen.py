@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
+from collections import deque
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -13,16 +14,16 @@ import torch
 from torch import Tensor, nn
 
 _LOCK = threading.RLock()
-_CONTAINERS = (dict, list, set)
+_MUTABLE = (dict, list, set, deque, tuple, np.ndarray, Tensor)
 
 
 @contextmanager
 def frozen(model: nn.Module | None) -> Iterator[None]:
     """Put a model into evaluation mode without parameter gradients, and restore everything afterwards.
 
-    Restored on exit, also after an error: module attributes (training flags, caches, hooks, stored activations),
-    buffers, ``requires_grad``, the global random states of torch, numpy and Python, the number of threads, and the
-    gradient and inference modes. One thread at a time holds a model.
+    Restored on exit, also after an error: module attributes (training flags, caches, hooks, stored activations) and
+    all that they hold, parameters, buffers, ``requires_grad``, the global random states of torch, numpy and Python, the
+    number of threads, and the gradient, inference and autocast modes. One thread at a time holds a model.
 
     Parameters
     ----------
@@ -30,29 +31,53 @@ def frozen(model: nn.Module | None) -> Iterator[None]:
         None restores only the process-wide state.
     """
     parameters = [] if model is None else list(model.parameters())
+    if any(parameter.is_inference() for parameter in parameters):
+        raise ValueError(
+            f"The parameters of {type(model).__name__} must be ordinary tensors. Got inference tensors, which know no "
+            "gradients; make or load the model outside of torch.inference_mode()."
+        )
     with _LOCK, torch.inference_mode(False), torch.enable_grad(), _process_state(parameters), ExitStack() as restored:
         for parameter in parameters:
             restored.callback(parameter.requires_grad_, parameter.requires_grad)
             parameter.requires_grad_(False)
+        seen: set[int] = set()
         for module in [] if model is None else list(model.modules()):
-            _borrow(module, restored)
+            _keep(module.__dict__, restored, seen)
+            module.__dict__["training"] = False
+            module.__dict__.pop("_compiled_call_impl", None)  # compiled calls skip the hooks of layers
+            _drop_cache(module)
+            if type(module).__name__ == "OptimizedModule":
+                restored.enter_context(torch.compiler.set_stance("force_eager"))
         yield
 
 
-def _borrow(module: nn.Module, restored: ExitStack) -> None:
-    """Put one module into evaluation mode, and note how to undo that and all that a forward pass may leave behind."""
-    for buffer in filter(torch.is_tensor, module._buffers.values()):
-        restored.callback(_restore_buffer, buffer, buffer._version, buffer.clone())
-    restored.callback(_restore, module, _attributes(module))
-    module.__dict__["training"] = False
-    _drop_cache(module)
+def _keep(value: Any, restored: ExitStack, seen: set[int]) -> None:
+    """Note how to give a value the content that it has now, and all that it holds."""
+    if id(value) in seen or not isinstance(value, _MUTABLE):
+        return
+    seen.add(id(value))
+    if isinstance(value, Tensor):
+        if value.layout == torch.strided:
+            restored.callback(_restore_tensor, value, value.detach().clone())
+        return
+    if isinstance(value, np.ndarray):
+        if value.flags.writeable:
+            restored.callback(np.copyto, value, value.copy())
+        return
+    content = dict(value) if isinstance(value, dict) else list(value)
+    if not isinstance(value, tuple):
+        restored.callback(_restore, value, content)
+    for member in content.values() if isinstance(content, dict) else content:
+        _keep(member, restored, seen)
 
 
 @contextmanager
 def _process_state(parameters: list[nn.Parameter]) -> Iterator[None]:
     devices = sorted({p.device.index for p in parameters if p.device.type == "cuda"})
     threads, numpy_state, python_state = torch.get_num_threads(), np.random.get_state(), random.getstate()  # noqa: NPY002 (it is what users may rely on)
-    with torch.random.fork_rng(devices=devices):
+    with torch.random.fork_rng(devices=devices), torch.autocast("cpu", enabled=False), ExitStack() as modes:
+        if devices:
+            modes.enter_context(torch.autocast("cuda", enabled=False))
         try:
             # Two threads on graphs of a few dozen nodes take ten times longer than one.
             torch.set_num_threads(1)
@@ -63,25 +88,17 @@ def _process_state(parameters: list[nn.Parameter]) -> Iterator[None]:
             random.setstate(python_state)
 
 
-def _attributes(module: nn.Module) -> list[tuple[str, Any, Any]]:
-    return [(k, v, v.copy() if isinstance(v, _CONTAINERS) else None) for k, v in module.__dict__.items()]
+def _restore(value: Any, content: Any) -> None:
+    value.clear()
+    value.update(content) if isinstance(value, (dict, set)) else value.extend(content)
 
 
-def _restore(module: nn.Module, saved: list[tuple[str, Any, Any]]) -> None:
-    module.__dict__.clear()
-    for name, value, content in saved:
-        module.__dict__[name] = value
-        if isinstance(value, list):
-            value[:] = content
-        elif isinstance(value, (dict, set)):
-            value.clear()
-            value.update(content)
-
-
-def _restore_buffer(buffer: Tensor, version: int, value: Tensor) -> None:
-    if buffer._version != version:
-        with torch.no_grad():
-            buffer.copy_(value)
+def _restore_tensor(value: Tensor, content: Tensor) -> None:
+    with torch.no_grad():
+        if value.shape != content.shape:
+            value.set_(content)  # type: ignore[call-overload]
+        elif not torch.equal(value, content):
+            value.copy_(content)
 
 
 def _drop_cache(module: nn.Module) -> None:

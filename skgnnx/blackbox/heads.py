@@ -45,7 +45,15 @@ class HeadRecorder(TorchFunctionMode):
         for result, argument, kind in reversed(self.calls):
             if result is output:
                 return argument, kind
+            if torch.is_tensor(output) and _is_view(output, result):
+                return argument.reshape(output.shape), kind
         return None
+
+
+def _is_view(output: Tensor, result: Tensor) -> bool:
+    """Return True if an output is all of a result in another shape."""
+    same_place = output.numel() == result.numel() > 0 and output.data_ptr() == result.data_ptr()
+    return same_place and output.is_contiguous() and result.is_contiguous()
 
 
 def recognise(output: Tensor, kind: str | None, *, regression: bool, given: str, name: str) -> str:

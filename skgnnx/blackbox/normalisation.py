@@ -87,7 +87,9 @@ def _normalise(call: ModelCall, batch: GraphBatch) -> dict[tuple[str, MessagePas
         if layers:
             with torch.no_grad():
                 call(batch)
-        return {named: named[1]._cached_edge_index for named in layers if named[1]._cached_edge_index is not None}
+        known = {named: named[1]._cached_edge_index for named in layers if named[1]._cached_edge_index is not None}
+        # A sparse matrix holds no list of edges that could be shortened.
+        return {} if any(edge_index.layout != torch.strided for edge_index, _ in known.values()) else known
     finally:
         for _, layer in layers:
             layer.cached, layer._cached_edge_index = False, None

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch_geometric.nn import MessagePassing
 
 from skgnnx.blackbox.calling import ModelCall
-from skgnnx.blackbox.edge_masking import CallTracer, message_hooks
+from skgnnx.blackbox.edge_masking import CallTracer, message_hooks, scaled
 from skgnnx.blackbox.edge_matching import CallKind
 from skgnnx.blackbox.probe_graphs import cycle_batch, own_graph_batch, path_batch
-from skgnnx.blackbox.pyg_compat import ends_of_call, message_dim
+from skgnnx.blackbox.pyg_compat import ends_of_call
 from skgnnx.graphs.batch import GraphBatch
 from skgnnx.graphs.instances import Instances
 
@@ -137,7 +138,7 @@ def _leaks(call: ModelCall, X: Instances, device: torch.device) -> bool:
         cycle = cycle_batch(X, device, backwards=backwards)
         x = _distinct_features(cycle)
         try:
-            with torch.no_grad(), message_hooks(call.model, lambda *_: None, lambda layer, output: output * 0):
+            with torch.no_grad(), message_hooks(call.model, lambda *_: None, _silenced):
                 outputs.append(call(cycle, x))
         except Exception:
             return False  # what such a model does on the graphs themselves is checked anyway
@@ -185,14 +186,20 @@ def _with_nan_message(call: ModelCall, path: GraphBatch, node: int, number: int 
     def propagate(name: str, layer: MessagePassing, edge_index: Tensor) -> None:
         calls.append(ends_of_call(edge_index, layer))
 
-    def message(layer: MessagePassing, output: Tensor) -> Tensor | None:
-        if number not in (None, len(calls) - 1) or not output.is_floating_point():
+    def message(layer: MessagePassing, output: Any) -> Any:
+        if number not in (None, len(calls) - 1):
             return None
         leaving = (calls[-1][0] == node) & (calls[-1][1] != node)
-        return output.index_fill(message_dim(layer, output), leaving.nonzero().flatten(), float("nan"))
+        return scaled(output, torch.where(leaving, float("nan"), 1.0), layer)
 
     with torch.no_grad(), message_hooks(call.model, propagate, message):
         return _of_elements(call(path), path)
+
+
+def _silenced(layer: MessagePassing, output: Any) -> Any:
+    parts = output if isinstance(output, tuple) else (output,)
+    zeros = tuple(torch.zeros_like(part) if torch.is_tensor(part) else part for part in parts)
+    return zeros if isinstance(output, tuple) else zeros[0]
 
 
 def _of_elements(output: Tensor, batch: GraphBatch) -> Tensor:

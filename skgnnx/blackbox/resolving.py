@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from sklearn.base import is_regressor
 from sklearn.exceptions import NotFittedError
 from torch import nn
@@ -30,6 +31,13 @@ def resolve_model(model: Any, *, outputs_only: bool = False) -> Any:
     NotFittedError
         If an estimator has no ``module_`` yet.
     """
+    if isinstance(model, torch.jit.ScriptModule):
+        raise TypeError(
+            f"'model' must be an nn.Module whose layers run in Python. Got {type(model).__name__}; give the module "
+            "that was scripted or traced."
+        )
+    if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+        return resolve_model(model.module)
     if isinstance(model, nn.Module):
         return getattr(model, "_orig_mod", model)
     if hasattr(model, "steps"):
@@ -37,15 +45,16 @@ def resolve_model(model: Any, *, outputs_only: bool = False) -> Any:
             "'model' must be a network, not a pipeline, whose earlier steps would be skipped. Got Pipeline; use "
             "model=pipe[-1] and explain(pipe[:-1].transform(X))."
         )
-    if type(model).__name__ == "FrozenEstimator":
-        return resolve_model(model.estimator, outputs_only=outputs_only)
+    inner = _inside(model)
+    if inner is not None:
+        return resolve_model(inner, outputs_only=outputs_only)
     if isinstance(getattr(model, "module_", None), nn.Module):
         return resolve_model(model.module_)
     if hasattr(model, "fit") and hasattr(model, "get_params"):
         raise NotFittedError(
             f"'model' must be fitted. Got {type(model).__name__} without a network in 'module_'; call fit first."
         )
-    if outputs_only and callable(model):
+    if outputs_only and callable(model) and not isinstance(model, type):
         return model
     wanted = (
         "an nn.Module, a fitted estimator with 'module_', or a callable"
@@ -57,6 +66,14 @@ def resolve_model(model: Any, *, outputs_only: bool = False) -> Any:
 
 def is_regression(model: Any) -> bool:
     """Return True if the estimator around the network is a regressor."""
-    if type(model).__name__ == "FrozenEstimator":
-        return is_regression(model.estimator)
+    inner = _inside(model)
+    if inner is not None:
+        return is_regression(inner)
     return not isinstance(model, nn.Module) and hasattr(model, "__sklearn_tags__") and is_regressor(model)
+
+
+def _inside(model: Any) -> Any:
+    """Return the estimator that a frozen estimator or a fitted search holds, None for anything else."""
+    if type(model).__name__ == "FrozenEstimator":
+        return model.estimator
+    return None if isinstance(model, (nn.Module, type)) else getattr(model, "best_estimator_", None)

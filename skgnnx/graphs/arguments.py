@@ -22,7 +22,8 @@ def check_not_empty(n: int) -> None:
 def as_int_array(values: Any, name: str) -> np.ndarray:
     """Return values as int64, or raise TypeError if they are no whole numbers."""
     array = values.detach().cpu().numpy() if torch.is_tensor(values) else np.asarray(values)
-    whole = array.dtype.kind in "iu" or (array.dtype.kind == "f" and np.array_equal(array, np.floor(array)))
+    is_float = array.dtype.kind == "f" and bool(np.isfinite(array).all())
+    whole = array.dtype.kind in "iu" or (is_float and np.array_equal(array, np.floor(array)))
     if array.size and not whole:
         raise TypeError(f"{name!r} must hold integers. Got dtype {array.dtype}.")
     return array.astype(np.int64)
@@ -47,6 +48,8 @@ def node_elements(nodes: Any, num_nodes: int) -> np.ndarray:
             raise ValueError(f"A 'nodes' mask must have shape ({num_nodes},). Got {array.shape}.")
         return np.flatnonzero(array)
     array = np.atleast_1d(as_int_array(array, "nodes"))
+    if array.ndim != 1:
+        raise ValueError(f"'nodes' must be one-dimensional. Got shape {array.shape}.")
     check_range(array[:, None], num_nodes, "nodes")
     return array
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import warnings
 from collections.abc import Callable
 from functools import cached_property
 from itertools import pairwise
@@ -15,6 +17,8 @@ from torch_geometric.data import Batch
 from skgnnx.graphs.computation_graph import ComputationGraphs
 from skgnnx.graphs.instances import Instances
 from skgnnx.graphs.noise import draw_normal
+
+ADJACENCY = ("adjacency",)  # a tuple, so that no key of the user's graphs is the same
 
 
 class GraphBatch:
@@ -120,15 +124,32 @@ class GraphBatch:
 
     def adjacency(self) -> Tensor:
         """Return the edges as a sparse CSR matrix with one row per target, the form that ``adj_t`` has in PyG."""
-        if "adjacency" not in self.memo:
+        if ADJACENCY not in self.memo:
             source, target = self.edge_index
-            weighted = "edge_weight" in self.X.store.columns
-            values = self.attribute("edge_weight") if weighted else torch.ones(self.num_edges, device=self.device)
+            if "edge_weight" in self.X.store.columns:
+                values = self.attribute("edge_weight")
+            else:
+                dtype = None if self.x is None or not self.x.is_floating_point() else self.x.dtype
+                values = torch.ones(self.num_edges, device=self.device, dtype=dtype)
             size = (self.num_nodes, self.num_nodes)
-            self.memo["adjacency"] = torch.sparse_coo_tensor(
-                torch.stack([target, source]), values, size
-            ).to_sparse_csr()
-        return self.memo["adjacency"]
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "Sparse")  # torch calls them a beta; users have them already
+                matrix = torch.sparse_coo_tensor(torch.stack([target, source]), values, size)
+                self.memo[ADJACENCY] = matrix.to_sparse_csr()
+        return self.memo[ADJACENCY]
+
+    def with_own_tensors(self) -> GraphBatch:
+        """Return a batch whose tensors may be changed in place without an effect on this one."""
+        twin = copy.copy(self)
+        twin.memo = {key: value.clone() if _is_dense(value) else value for key, value in self.memo.items()}
+        twin.edge_index, twin.node_instance = self.edge_index.clone(), self.node_instance.clone()
+        twin.rows, twin.ptr = self.rows.clone(), self.ptr.clone()
+        return twin
+
+    def is_modified(self) -> bool:
+        """Return True if a tensor of a batch with its own tensors has been changed in place."""
+        tensors = [self.edge_index, self.node_instance, self.rows, self.ptr, *self.memo.values()]
+        return any(tensor._version > 0 for tensor in tensors if _is_dense(tensor))
 
     @property
     def x(self) -> Tensor | None:
@@ -222,6 +243,8 @@ class GraphBatch:
             data.x = x
         if self.X.level == "edge":
             data.edge_label_index = self.rows
+        if self.X.store.sparse:
+            data.adj_t = self.adjacency()
         data.num_nodes = self.num_nodes
         return data
 
@@ -246,3 +269,7 @@ class GraphBatch:
             float64, on the batch's device.
         """
         return draw_normal(self, random_state, shape, columns)
+
+
+def _is_dense(value: Any) -> bool:
+    return torch.is_tensor(value) and value.layout == torch.strided

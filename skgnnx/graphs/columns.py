@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch_geometric.data import Data, HeteroData
 
+READ_BY_MODELS = frozenset({"x", "edge_attr", "edge_weight", "edge_type", "pos"})
 STRUCTURE_KEYS = frozenset({"edge_index", "adj_t", "adj", "num_nodes", "batch", "ptr"})
 
 
@@ -67,6 +68,8 @@ def edges_of(graph: Data, i: int) -> np.ndarray:
             raise ValueError(
                 f"'edge_index' must have shape (2, num_edges). Got {tuple(edge_index.shape)} in graph {i}."
             )
+        if edge_index.is_floating_point() and not torch.equal(edge_index, edge_index.floor()):
+            raise ValueError(f"'edge_index' must hold whole numbers. Got dtype {edge_index.dtype} in graph {i}.")
         return torch.as_tensor(edge_index, dtype=torch.int64).numpy()
     adjacency = graph.get("adj_t")
     if not torch.is_tensor(adjacency) or adjacency.layout == torch.strided:
@@ -75,6 +78,27 @@ def edges_of(graph: Data, i: int) -> np.ndarray:
         )
     target, source = adjacency.detach().cpu().to_sparse_coo().coalesce().indices()
     return torch.stack([source, target]).numpy()
+
+
+def _check_none_missing(key: str, values: list[Any]) -> None:
+    """Raise ValueError if some graphs lack what models read of all others."""
+    have = [torch.is_tensor(value) for value in values]
+    if key in READ_BY_MODELS and any(have) and not all(have):
+        without, with_it = have.index(False), have.index(True)
+        raise ValueError(f"All graphs must have {key!r}, or none. Got none in graph {without}, but in graph {with_it}.")
+
+
+def weights_of(graphs: list[Data]) -> np.ndarray | None:
+    """Return the values of all sparse ``adj_t``, None where they are all one."""
+    values = [graph.adj_t.detach().cpu().to_sparse_coo().coalesce().values() for graph in graphs]
+    for i, value in enumerate(values):
+        if value.dim() != 1:
+            raise ValueError(
+                f"'adj_t' must hold one number per edge. Got values of shape {tuple(value.shape)} in graph {i}; put "
+                "more into 'edge_attr'."
+            )
+    weight = torch.cat(values).numpy()
+    return None if (weight == 1).all() else weight
 
 
 def check_ends(edge_index: np.ndarray, node_ptr: np.ndarray, edge_ptr: np.ndarray) -> None:
@@ -97,6 +121,7 @@ def as_column(
 ) -> Column | None:
     """Return the column of one key, or None where the values cannot be one array."""
     if not all(torch.is_tensor(value) and value.layout == torch.strided and value.dim() for value in values):
+        _check_none_missing(key, values)
         return None
     if all(graph.is_node_attr(key) for graph in graphs):
         slot, ptr = "node", node_ptr
@@ -118,4 +143,6 @@ def as_column(
     axis = -1 if along_last else 0
     tensors = [value.detach().cpu() for value in values]
     joined = tensors[0] if len(tensors) == 1 else torch.cat(tensors, dim=axis)
+    if joined.dtype == torch.bfloat16:
+        raise TypeError(f"{key!r} must have a type that numpy knows. Got torch.bfloat16; use float16 or float32.")
     return Column(slot, joined.numpy(), offsets(t.shape[axis] for t in tensors) if ptr is None else ptr, along_last)

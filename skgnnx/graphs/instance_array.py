@@ -111,9 +111,12 @@ class InstanceArray:
     def __getitem__(self, key: Any) -> Any:
         if isinstance(key, tuple) and len(key) == 2 and key[1] is Ellipsis:
             key = key[0]
+        if not isinstance(key, slice):
+            key = np.asarray(key)
+            key = key[()] if key.ndim == 0 else key.astype(np.int64) if key.size == 0 else key
         if isinstance(key, (int, np.integer)):
             return self._instance(range(len(self))[key])
-        rows = np.arange(len(self))[key if isinstance(key, slice) else np.asarray(key)]
+        rows = np.arange(len(self))[key]
         return type(self)(
             self.store,
             self.graph_index[rows],
@@ -159,7 +162,7 @@ class InstanceArray:
         Instances
         """
         graphs = [function(self.store.graph(g)) for g in range(self.store.num_graphs)]
-        return self._over(GraphStore.from_graphs(graphs), self.graph_index, self.node_ids)
+        return self._over(GraphStore.from_graphs(graphs).like(self.store), self.graph_index, self.node_ids)
 
     def with_target(self, target: Any) -> Self:
         """Return the same instances with other targets (None, an int, or one int per instance)."""

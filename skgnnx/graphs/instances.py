@@ -80,6 +80,11 @@ class Instances(InstanceArray):
             raise TypeError(ONE_DATA)
         graphs = list(graphs)
         check_not_empty(len(graphs))
+        for i, graph in enumerate(graphs):
+            if isinstance(graph, Batch):
+                raise TypeError(
+                    f"Each graph must be a single Data. Got a Batch at index {i}; use batch.to_data_list()."
+                )
         store = GraphStore.from_graphs(graphs)
         element = np.empty((len(graphs), 0), dtype=np.int64)
         return cls._checked(store, np.arange(len(graphs)), element, target, truth=truth, ids=ids)

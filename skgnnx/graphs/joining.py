@@ -23,7 +23,7 @@ def join_instances(parts: list[Instances]) -> Instances:
     offset = dict(zip(map(id, stores), np.cumsum([0] + [store.num_graphs for store in stores]), strict=False))
     store = stores[0]
     if len(stores) > 1:
-        store = GraphStore.from_graphs([s.graph(g) for s in stores for g in range(s.num_graphs)])
+        store = GraphStore.from_graphs([s.graph(g) for s in stores for g in range(s.num_graphs)]).like(stores[0])
     first = parts[0]
     return Instances(
         store,

@@ -20,6 +20,7 @@ from skgnnx.graphs.columns import (
     edges_of,
     offsets,
     ranges,
+    weights_of,
 )
 
 
@@ -110,6 +111,9 @@ class GraphStore:
             else:
                 columns[key] = column
         sparse = all("edge_index" not in graph for graph in graphs)
+        weight = weights_of(graphs) if sparse and "edge_weight" not in columns else None
+        if weight is not None:
+            columns["edge_weight"] = Column("edge", weight, edge_ptr)
         store = cls(edge_index, node_ptr, edge_ptr, columns, objects, sparse)
         store._check_finite()
         return store
@@ -156,6 +160,11 @@ class GraphStore:
                 data[key] = values[graph]
         data.num_nodes = self.num_nodes(graph)
         return data
+
+    def like(self, other: GraphStore) -> GraphStore:
+        """Return the store, marked to hand its edges to models in the form of another one."""
+        self.sparse = other.sparse
+        return self
 
     def select(self, graphs: np.ndarray) -> GraphStore:
         """Return a store of the given graphs only."""
