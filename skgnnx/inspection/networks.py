@@ -149,15 +149,14 @@ def _draw_edges(ax: Any, scene: Scene, scale: Any, place: np.ndarray, size: floa
 def _bends(scene: Scene) -> list[float]:
     """Return how far each edge bends, so that edges with the same ends do not cover each other."""
     pairs = [tuple(pair) if scene.directed else tuple(sorted(pair)) for pair in scene.edges.T.tolist()]
-    count: Counter[tuple[int, ...]] = Counter()
+    total, seen = Counter(pairs), Counter[tuple[int, ...]]()
     bends = []
     for pair in pairs:
-        rank, total = count[pair], pairs.count(pair)
-        count[pair] += 1
         if scene.directed:
-            bends.append(0.15 * (rank + (pair[::-1] in pairs)))
+            bends.append(0.15 * (seen[pair] + (pair[::-1] in total)))
         else:
-            bends.append(0.25 * (rank - (total - 1) / 2))
+            bends.append(0.25 * (seen[pair] - (total[pair] - 1) / 2))
+        seen[pair] += 1
     return bends
 
 
