@@ -18,7 +18,7 @@ from skgnnx.graphs.batch import GraphBatch
 from skgnnx.graphs.instances import Instances
 
 LEAST_CALLS = 4
-LONG_PATH = 17
+LONG_PATH = 17  # layers for some edges only find one of theirs
 
 
 @dataclass(frozen=True)
@@ -107,25 +107,23 @@ def trace(call: ModelCall, X: Instances, device: torch.device) -> ModelTrace:
 
 
 def _traced(call: ModelCall, X: Instances, device: torch.device) -> tuple[CallTracer, bool]:
-    """Run the model on a small path, or on the user's own graph if it takes no other size."""
+    """Run the model on a path, or on the user's own graph if it takes no other size."""
     try:
-        with torch.no_grad():
-            output = call(path_batch(X, LONG_PATH, device))
-        if X.level == "node" and len(output) != LONG_PATH:
-            return _run_traced(call, own_graph_batch(X, device)), True
-        return _run_traced(call, path_batch(X, 3, device)), False
+        tracer, output = _run_traced(call, path_batch(X, LONG_PATH, device))
+        if X.level != "node" or len(output) == LONG_PATH:
+            return tracer, False
+        return _run_traced(call, own_graph_batch(X, device))[0], True
     except (RuntimeError, ValueError, IndexError) as error:
         try:
-            return _run_traced(call, own_graph_batch(X, device)), True
+            return _run_traced(call, own_graph_batch(X, device))[0], True
         except (RuntimeError, ValueError, IndexError):
             raise error from None
 
 
-def _run_traced(call: ModelCall, batch: GraphBatch) -> CallTracer:
+def _run_traced(call: ModelCall, batch: GraphBatch) -> tuple[CallTracer, Tensor]:
     tracer = CallTracer()
     with torch.no_grad(), message_hooks(call.model, tracer.propagate, tracer.message):
-        call(batch)
-    return tracer
+        return tracer, call(batch)
 
 
 def _leaks(call: ModelCall, X: Instances, device: torch.device) -> bool:
@@ -161,15 +159,15 @@ def _real_features(batch: GraphBatch) -> Tensor | None:
 
 def _hops(call: ModelCall, path: GraphBatch, far: int) -> tuple[int | None, bool]:
     """Return the longest chain of messages, and whether they also run backwards."""
+    # Some models drop what is NaN, edges between such nodes for example: what its messages reach counts, too.
+    felt = [_felt(_with_nan_message(call, path, far, None), far)]
     x = _real_features(path)
     if x is not None:
         x = x.clone()
         x[far] = float("nan")
         with torch.no_grad():
-            output = _of_elements(call(path, x), path)
-    else:
-        output = _with_nan_message(call, path, far, None)
-    backward, forward = _felt(output, far)
+            felt.append(_felt(_of_elements(call(path, x), path), far))
+    backward, forward = (max(reached) for reached in zip(*felt, strict=True))
     return (None, False) if max(backward, forward) >= far else (max(backward, forward), backward > 0)
 
 
