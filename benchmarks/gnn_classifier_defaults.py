@@ -27,7 +27,7 @@ SETTINGS = {
     "layer normalisation": {"norm": "layer"},
     "mean pooling": {"pool": "mean"},
     "max pooling": {"pool": "max"},
-    "rate 0.01": {"lr": 0.01},
+    "rate 0.005": {"lr": 0.005},
     "rate 0.001": {"lr": 0.001},
     "two layers of 32": {"layers": 2, "hidden": 32},
 }

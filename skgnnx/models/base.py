@@ -45,7 +45,7 @@ class BaseGNN(BaseEstimator):
         Normalisation after every layer.
     dropout : float in [0, 1), default=0.0
         Share of the hidden units dropped in training.
-    lr : float > 0, default=0.005
+    lr : float > 0, default=0.01
         Learning rate of Adam.
     schedule : {"cosine", "constant"}, default="cosine"
         Whether the learning rate falls to 0 along half a cosine over all `epochs`, which makes the last epochs quiet.
@@ -78,7 +78,7 @@ class BaseGNN(BaseEstimator):
     pool: Literal["sum", "mean", "max"] = "sum"
     norm: Literal["batch", "layer"] | None = "batch"
     dropout: BelowOne = 0.0
-    lr: PositiveFloat = 0.005
+    lr: PositiveFloat = 0.01
     schedule: Literal["cosine", "constant"] = "cosine"
     weight_decay: NonNegativeFloat = 0.0
     epochs: PositiveInt = 100

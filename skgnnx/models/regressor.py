@@ -31,7 +31,7 @@ class GNNRegressor(RegressorMixin, BaseGNN):
         The network, as in `skgnnx.models.BaseGNN`: three "gin" layers of 64 channels with batch
         normalisation and a sum by default.
     lr, schedule, weight_decay, epochs, batch_size
-        Training by Adam, as there: 100 epochs, from a rate of 0.005 to 0, in steps of 64 graphs by default.
+        Training by Adam, as there: 100 epochs, from a rate of 0.01 to 0, in steps of 64 graphs by default.
     early_stopping, validation_fraction, n_iter_no_change, tol
         When to stop before `epochs`, as there.
     device, random_state
