@@ -109,14 +109,16 @@ class PlainRuns:
         """
         if len(batch) == 1 or batch.x is None:
             return True
-        others = batch.node_instance != 0
+        first = (batch.node_instance == 0).view(-1, *(1,) * (batch.x.dim() - 1))
         for x in other_features(batch):
-            changed = torch.where(others.view(-1, *(1,) * (x.dim() - 1)), x, batch.x)
+            mixed = [torch.where(first, batch.x, x), torch.where(first, x, batch.x), x]
             try:
                 with torch.no_grad():
-                    return self.same(self.rows_of(self.call(batch, changed), batch)[:1], output[:1])
+                    rows = [self.rows_of(self.call(batch, features), batch)[:1] for features in mixed]
             except (RuntimeError, IndexError, ValueError):
                 continue  # not every model takes every value
+            if all(bool(torch.isfinite(row).all()) for row in rows):
+                return self.same(rows[0], output[:1]) and self.same(rows[1], rows[2])
         return True
 
     def outputs_elsewhere(self, batches: list[GraphBatch]) -> list[Tensor] | None:
