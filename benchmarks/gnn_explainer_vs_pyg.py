@@ -3,8 +3,8 @@
     python benchmarks/gnn_explainer_vs_pyg.py            # the figures of the documentation, about 6 minutes
     python benchmarks/gnn_explainer_vs_pyg.py --toy      # a check that it still runs, seconds
 
-Same model, epochs, learning rate and objective (preset "pyg"), one thread each. PyG is timed before and after ours. Masks
-are compared from equal initial masks, in float32 and float64.
+Same model, epochs, learning rate and objective (preset "pyg"), one thread each. PyG is timed before and after ours.
+Masks are compared from equal initial masks, in float32 and float64.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import platform
 import resource
 import time
 from dataclasses import dataclass
+from itertools import pairwise
 
 import networkx as nx
 import numpy as np
@@ -39,7 +40,7 @@ class NodeGCN(nn.Module):
     def __init__(self, features: int, hidden: int, classes: int, layers: int) -> None:
         super().__init__()
         widths = [features, *[hidden] * layers]
-        self.convs = nn.ModuleList(GCNConv(a, b) for a, b in zip(widths, widths[1:], strict=False))
+        self.convs = nn.ModuleList(GCNConv(a, b) for a, b in pairwise(widths))
         self.head = nn.Linear(hidden, classes)
 
     def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
@@ -56,8 +57,7 @@ class GraphGIN(nn.Module):
         super().__init__()
         widths = [features, hidden, hidden, hidden]
         self.convs = nn.ModuleList(
-            GINConv(nn.Sequential(nn.Linear(a, b), nn.ReLU(), nn.Linear(b, b)))
-            for a, b in zip(widths, widths[1:], strict=False)
+            GINConv(nn.Sequential(nn.Linear(a, b), nn.ReLU(), nn.Linear(b, b))) for a, b in pairwise(widths)
         )
         self.head = nn.Linear(hidden, classes)
 

@@ -33,7 +33,9 @@ def config_context(*, memory_budget: int | None = None) -> Iterator[None]:
     ...     pass
     """
     if memory_budget is not None and memory_budget <= 0:
-        raise ValueError(f"The 'memory_budget' parameter must be a positive number of bytes. Got {memory_budget} instead.")
+        raise ValueError(
+            f"The 'memory_budget' parameter must be a positive number of bytes. Got {memory_budget} instead."
+        )
     token = _BUDGET.set(memory_budget)
     try:
         yield
