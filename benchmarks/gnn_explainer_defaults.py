@@ -4,7 +4,8 @@
     python benchmarks/gnn_explainer_defaults.py --toy    # a check that it still runs, seconds
 
 Every setting explains three data sets that no table of the documentation is made of: BA-Shapes with random attachment
-and sparser base graph, every fourth molecule of MUTAG, and BA-2Motifs from another seed. The mean characterization decides.
+and sparser base graph, every fourth molecule of MUTAG, and BA-2Motifs from another seed. The mean characterization
+decides.
 """
 
 from __future__ import annotations
