@@ -20,6 +20,7 @@ from skgnnx.graphs import Explanations, Instances, check_instances
 from skgnnx.graphs.batch import GraphBatch
 from skgnnx.graphs.digest import model_digest
 from skgnnx.graphs.naming import feature_names_out
+from skgnnx.graphs.unexplained import name_unexplained
 from skgnnx.metrics import characterization
 from skgnnx.parallel import explain_chunks, explain_survivors
 from skgnnx.shared_model import SharedModelMixin
@@ -123,7 +124,12 @@ class BaseExplainer(SharedModelMixin, TransformerMixin, BaseEstimator):
         ValueError, TypeError
             If a parameter or an instance is not usable; the message says which and how to repair it.
         """
-        X = self._checked(X)
+        E = self._explain_anywhere(self._checked(X))
+        name_unexplained(E)
+        return E
+
+    def _explain_anywhere(self, X: Instances) -> Explanations:
+        """Explain in as many processes as asked for."""
         workers = min(effective_n_jobs(self.n_jobs), len(X))
         if workers > 1:
             return explain_chunks(self.for_workers(), X, n_jobs=workers).with_model(self.network())

@@ -30,10 +30,10 @@ def explain_survivors(explain: Callable[[Instances], Explanations], X: Instances
     Returns
     -------
     Explanations
-        One warning if all instances failed, because then something else is wrong.
+        One warning if all of several instances failed, because then something else is wrong.
     """
     E = _explained(explain, X, kind)
-    if not E.ok.any():
+    if len(X) > 1 and not E.ok.any():
         warnings.warn(f"All {len(X)} instances failed. The first says: {E.errors[0]}", UserWarning, stacklevel=3)
     return E
 

@@ -22,6 +22,7 @@ CHECKS: tuple[Check, ...] = (
     predictions.check_prediction_survives,
     planted.check_right_entries,
     failing.check_one_bad_instance,
+    failing.check_loops_are_named,
     failing.check_bad_parameters,
     failing.check_bad_input,
     repeating.check_same_seed,

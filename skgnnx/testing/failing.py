@@ -10,9 +10,22 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch_geometric.data import Data
 
+from skgnnx.graphs import Instances
 from skgnnx.testing.examples import example
-from skgnnx.testing.running import Factory, build, explained, name_of, require, require_same, tags_of
+from skgnnx.testing.networks import Network
+from skgnnx.testing.running import (
+    Factory,
+    build,
+    explained,
+    masks_of,
+    name_of,
+    require,
+    require_same,
+    tags_of,
+    with_mask,
+)
 
 BAD = 2
 NOT_A_VALUE = object()
@@ -70,6 +83,31 @@ def check_one_bad_instance(factory: Factory) -> None:
         require_same(explainer, explained(explainer, X[good]), E[good], law)
         strict = build(factory, model, on_error="raise")
         _must_raise(strict, X, (ValueError, RuntimeError, IndexError), "on_error='raise'")
+
+
+def check_loops_are_named(factory: Factory) -> None:
+    """Self loops that the layers replace by their own are scored 0, not explained, and named in one warning.
+
+    Parameters
+    ----------
+    factory : callable
+        ``factory(model) -> explainer``.
+    """
+    explainer = build(factory, Network("gcn", "graph"))
+    if "edge" not in masks_of(explainer) or "graph" not in explainer.taxonomy.tasks:
+        return
+    edge_index = torch.tensor([[0, 1, 1], [1, 1, 0]])
+    X = Instances.from_graphs([Data(x=torch.eye(3)[:2], edge_index=edge_index)] * 2, target=0)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        _use(with_mask(explainer, "edge"), X, X)
+    named = [warning for warning in caught if "elf loop" in str(warning.message)]
+    require(
+        len(named) == 1, explainer, "Self loops that cannot be explained must be named once.", f"{len(named)} warnings"
+    )
+    E = explained(explainer, X)
+    done = [E.explained[i].tolist() for i in range(len(X))]
+    require(done == [[True, False, True]] * 2, explainer, "Only self loops are not explained.", f"{done}")
 
 
 def check_bad_parameters(factory: Factory) -> None:

@@ -2,6 +2,7 @@
 
 import copy
 import os
+import warnings
 from dataclasses import replace
 
 import hypothesis
@@ -151,6 +152,14 @@ class IgnoresOnError(SensitivityAnalysis):
 
 
 @explainer
+class IsSilentAboutLoops(SensitivityAnalysis):
+    def explain(self, X):
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Self loops")
+            return super().explain(X)
+
+
+@explainer
 class IgnoresSparsity(SensitivityAnalysis):
     def explain(self, X):
         sparsity = self.sparsity
@@ -276,6 +285,7 @@ BROKEN = {
     "check_prediction_survives": (ExplainsAnotherModel, {"check_targets", "check_right_entries"}),
     "check_right_entries": (GivesScoresToTheOtherDirection, {"check_relabelling"}),
     "check_one_bad_instance": (IgnoresOnError, set()),
+    "check_loops_are_named": (IsSilentAboutLoops, set()),
     "check_bad_parameters": (IgnoresSparsity, set()),
     "check_bad_input": (TakesOneGraph, set()),
     "check_same_seed": (AddsUnseededNoise, BITWISE),

@@ -1,0 +1,36 @@
+"""Saying which edges an explanation could not be about."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+
+from skgnnx.graphs.explanations import Explanations
+
+
+def name_unexplained(E: Explanations, stacklevel: int = 3) -> None:
+    """Warn once if edges of computation graphs have no score: self loops that the layers replace by their own.
+
+    Parameters
+    ----------
+    E : Explanations
+        Of any kind; only edge scores can lack some.
+    stacklevel : int, default=3
+        Of the warning; the default points to the caller of the caller.
+    """
+    entries = E.masks.get("edge")
+    if entries is None or entries.explained is None or entries.explained.all():
+        return
+    without = np.flatnonzero(~entries.explained & E.ok[entries.rows])
+    if not len(without):
+        return
+    i = int(entries.rows[without[0]])
+    edge = int(entries.ids[without[0]])
+    source, target = E.instances.store.edges(E.instances.graph_index[i])[:, edge].tolist()
+    warnings.warn(
+        f"Self loops cannot be explained where the layers replace them by their own; they are scored 0 and False in "
+        f"E.explained. Got {len(without)}, the first is edge {edge} ({source}, {target}) of instance {i}.",
+        UserWarning,
+        stacklevel=stacklevel,
+    )
