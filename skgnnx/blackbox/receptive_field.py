@@ -110,14 +110,11 @@ def _traced(call: ModelCall, X: Instances, device: torch.device) -> tuple[CallTr
     """Run the model on a path, or on the user's own graph if it takes no other size."""
     try:
         tracer, output = _run_traced(call, path_batch(X, LONG_PATH, device))
-        if X.level != "node" or len(output) == LONG_PATH:
-            return tracer, False
+    except (RuntimeError, ValueError, IndexError):
         return _run_traced(call, own_graph_batch(X, device))[0], True
-    except (RuntimeError, ValueError, IndexError) as error:
-        try:
-            return _run_traced(call, own_graph_batch(X, device))[0], True
-        except (RuntimeError, ValueError, IndexError):
-            raise error from None
+    if X.level != "node" or len(output) == LONG_PATH:
+        return tracer, False
+    return _run_traced(call, own_graph_batch(X, device))[0], True
 
 
 def _run_traced(call: ModelCall, batch: GraphBatch) -> tuple[CallTracer, Tensor]:
