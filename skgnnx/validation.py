@@ -9,6 +9,8 @@ import types
 from collections.abc import Callable
 from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
 
+import numpy as np
+
 
 @dataclasses.dataclass(frozen=True)
 class Interval:
@@ -90,6 +92,9 @@ def _accepts(hint: Any, value: Any) -> bool:
     if hint in (int, float):
         number = numbers.Integral if hint is int else numbers.Real
         return isinstance(value, number) and not isinstance(value, bool)
+    if hint is bool:
+        # A grid that is given as an array holds numpy's own booleans.
+        return isinstance(value, (bool, np.bool_))
     return isinstance(value, origin or hint)
 
 
