@@ -120,7 +120,7 @@ def learn_masks(
         if step > 0 or not gradient_support:
             for kind, penalty in penalties.items():
                 loss = loss + penalty(parameters[kind], sigma[kind], support[kind], num_instances)
-        gradients = torch.autograd.grad(loss.sum(), list(logits.values()))
+        gradients = _gradients(loss, list(logits.values()))
         if step == 0 and gradient_support:
             support = {k: (g != 0).to(g.dtype) for k, g in zip(logits, gradients, strict=True)}
         stopping.note(loss.detach())
@@ -134,6 +134,14 @@ def learn_masks(
         value = logit.detach().sigmoid()
         final[kind] = parameters[kind].entries(value * support[kind] if gradient_support else value)
     return LearnedMasks(final, stopping.loss, stopping.num_steps)
+
+
+def _gradients(loss: Tensor, values: list[Tensor]) -> list[Tensor]:
+    """Return the gradient of a summed loss, zero with respect to what it does not depend on."""
+    if not loss.requires_grad:
+        return [torch.zeros_like(value) for value in values]
+    found = torch.autograd.grad(loss.sum(), values, allow_unused=True)
+    return [torch.zeros_like(v) if g is None else g for g, v in zip(found, values, strict=True)]
 
 
 class Adam:
