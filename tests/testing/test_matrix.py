@@ -13,6 +13,9 @@ from skgnnx.testing.running import explained, plain_outputs
 from skgnnx.testing.snapshots import differences, snapshot
 from skgnnx.testing.untouched import CallCounter, require_untouched, used_model
 
+# the graphs have loops that some layers replace
+pytestmark = pytest.mark.filterwarnings("ignore:Self loops cannot be explained:UserWarning")
+
 EXPLAINERS = [
     lambda model: SensitivityAnalysis(model),
     lambda model: InputXGradient(model, mask="node_feature"),
