@@ -123,7 +123,9 @@ def as_column(
     if not all(torch.is_tensor(value) and value.layout == torch.strided and value.dim() for value in values):
         _check_none_missing(key, values)
         return None
-    if all(graph.is_node_attr(key) for graph in graphs):
+    if "index" in key and all(value.dim() > 1 for value in values):
+        slot, ptr = "graph", None  # pairs of node ids, be they as many as nodes or edges
+    elif all(graph.is_node_attr(key) for graph in graphs):
         slot, ptr = "node", node_ptr
     elif all(graph.is_edge_attr(key) for graph in graphs):
         slot, ptr = "edge", edge_ptr
