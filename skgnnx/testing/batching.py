@@ -7,7 +7,7 @@ from torch import nn
 
 from skgnnx.graphs import Instances
 from skgnnx.testing.examples import example
-from skgnnx.testing.running import Factory, build, explained, for_all, require_same, tags_of
+from skgnnx.testing.running import KINDS, Factory, build, build_for, explained, for_all, require_same, tags_of
 
 
 def check_batch_size(factory: Factory) -> None:
@@ -19,13 +19,13 @@ def check_batch_size(factory: Factory) -> None:
         ``factory(model) -> explainer``.
     """
 
-    def body(model: nn.Module, X: Instances, size: int) -> None:
-        together = explained(build(factory, model), X)
-        explainer = build(factory, model, batch_size=size)
+    def body(model: nn.Module, X: Instances, size: int, kind: int) -> None:
+        together = explained(build_for(factory, model, kind), X)
+        explainer = build_for(factory, model, kind, batch_size=size)
         law = f"batch_size={size} must give what batch_size='auto' gives."
         require_same(explainer, explained(explainer, X), together, law)
 
-    for_all(factory, body, [1, 1, 2])
+    for_all(factory, body, [1, 1, 2], KINDS)
 
 
 def check_order(factory: Factory) -> None:
@@ -37,13 +37,13 @@ def check_order(factory: Factory) -> None:
         ``factory(model) -> explainer``.
     """
 
-    def body(model: nn.Module, X: Instances, seed: int) -> None:
+    def body(model: nn.Module, X: Instances, seed: int, kind: int) -> None:
         order = np.random.RandomState(seed).permutation(len(X))
-        explainer = build(factory, model)
+        explainer = build_for(factory, model, kind)
         straight, mixed = explained(explainer, X), explained(explainer, X[order], learn_from=X)
         require_same(explainer, straight[order], mixed, "The order of instances must not matter.")
 
-    for_all(factory, body, range(100))
+    for_all(factory, body, range(100), KINDS)
 
 
 def check_subsets(factory: Factory) -> None:
@@ -55,13 +55,13 @@ def check_subsets(factory: Factory) -> None:
         ``factory(model) -> explainer``.
     """
 
-    def body(model: nn.Module, X: Instances, seed: int) -> None:
+    def body(model: nn.Module, X: Instances, seed: int, kind: int) -> None:
         rows = np.random.RandomState(seed).randint(len(X), size=1 + seed % len(X))
-        explainer = build(factory, model)
+        explainer = build_for(factory, model, kind)
         whole, some = explained(explainer, X), explained(explainer, X[rows], learn_from=X)
         require_same(explainer, whole[rows], some, "Other instances must not matter.")
 
-    for_all(factory, body, range(100))
+    for_all(factory, body, range(100), KINDS)
 
 
 def check_containers(factory: Factory) -> None:

@@ -157,4 +157,5 @@ def draw_instances(source: Source, level: str, *, max_size: int = 4, **options: 
     nodes = [source.integer(0, data.x.shape[0] - 1) for _ in range(2 * size)]
     if level == "node":
         return model, Instances.from_nodes(data, nodes[:size], target)
-    return model, Instances.from_edges(data, [nodes[:size], nodes[size:]], target)
+    exclude_link = source.integer(0, 3) == 3
+    return model, Instances.from_edges(data, [nodes[:size], nodes[size:]], target, exclude_link=exclude_link)

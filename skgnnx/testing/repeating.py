@@ -13,8 +13,10 @@ from torch_geometric.data import Data
 from skgnnx.graphs import Explanations, Instances
 from skgnnx.testing.networks import Network
 from skgnnx.testing.running import (
+    KINDS,
     Factory,
     build,
+    build_for,
     explained,
     for_all,
     masks_of,
@@ -34,14 +36,14 @@ def check_same_seed(factory: Factory) -> None:
         ``factory(model) -> explainer``.
     """
 
-    def body(model: nn.Module, X: Instances) -> None:
-        explainer = build(factory, model, random_state=7)
+    def body(model: nn.Module, X: Instances, kind: int) -> None:
+        explainer = build_for(factory, model, kind, random_state=7)
         first = explained(explainer, X)
         require_same(explainer, first, explained(explainer, X), "Twice the same must give the same bits.", tolerance=0)
         law = "A clone must give the same bits."
         require_same(explainer, first, explained(clone(explainer), X), law, tolerance=0)
 
-    for_all(factory, body)
+    for_all(factory, body, KINDS)
 
 
 def check_relabelling(factory: Factory) -> None:
@@ -55,7 +57,7 @@ def check_relabelling(factory: Factory) -> None:
     if not tags_of(factory).deterministic:
         return
 
-    def body(model: Network, X: Instances, seed: int) -> None:
+    def body(model: Network, X: Instances, seed: int, kind: int) -> None:
         model.double()
         random = np.random.RandomState(seed)
         graphs = [X.store.graph(g) for g in range(X.store.num_graphs)]
@@ -63,8 +65,8 @@ def check_relabelling(factory: Factory) -> None:
         edges = [random.permutation(data.num_edges) for data in graphs]
         turned = [_relabelled(*each) for each in zip(graphs, nodes, edges)]
         Z = _with_graphs(X, [_double(data) for data in graphs], None)
-        E = explained(build(factory, model), Z)
-        explainer = build(factory, model)
+        explainer = build_for(factory, model, kind)
+        E = explained(explainer, Z)
         F = explained(explainer, _with_graphs(X, [_double(data) for data in turned], nodes), learn_from=Z)
         for i, graph in enumerate(X.graph_index):
             moved = _moved(E, i, nodes[graph], edges[graph])
@@ -72,7 +74,7 @@ def check_relabelling(factory: Factory) -> None:
             law = "Scores must move along with renumbered nodes and reordered edges."
             require(gap <= 1e-6 * max(1.0, float(np.abs(moved).max(initial=0))), explainer, law, f"a gap of {gap:.2g}")
 
-    for_all(factory, body, range(100), pools=("add", "mean"))
+    for_all(factory, body, range(100), KINDS, pools=("add", "mean"))
 
 
 def _relabelled(data: Data, nodes: np.ndarray, edges: np.ndarray) -> Data:
@@ -98,7 +100,7 @@ def _with_graphs(X: Instances, graphs: list[Data], nodes: list[np.ndarray] | Non
     element = X.element if nodes is None else nodes[0][X.element]
     if X.level == "node":
         return Instances.from_nodes(graphs[0], element[:, 0], X.target)
-    return Instances.from_edges(graphs[0], element.T, X.target)
+    return Instances.from_edges(graphs[0], element.T, X.target, exclude_link=X.exclude_link)
 
 
 def _moved(E: Explanations, i: int, nodes: np.ndarray, edges: np.ndarray) -> np.ndarray:

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch_geometric.data import Data
 
-from skgnnx.graphs import Explanations, Instances
+from skgnnx.graphs import Explanations, Instance, Instances
 from skgnnx.taxonomy import Taxonomy
 from skgnnx.testing.drawing import Seeded, Source, choice, draw_instances
 from skgnnx.testing.examples import example
@@ -20,6 +21,7 @@ from skgnnx.testing.strategies import require_hypothesis, strategy_of
 Factory = Callable[[nn.Module], Any]
 Case = tuple[nn.Module, Instances]
 TOLERANCE = 1e-6
+KINDS = range(4)  # choices of a kind of mask
 FLOAT32_TOLERANCE = 1e-5  # the first steps of Adam magnify rounding where gradients nearly cancel
 
 
@@ -48,6 +50,13 @@ def with_mask(explainer: Any, kind: str) -> Any:
 
 class RefusedError(AssertionError):
     """A method cannot explain a kind of model; checks over many models pass such a case over."""
+
+
+def build_for(factory: Factory, model: Any, number: int, **params: Any) -> Any:
+    """Return an explainer of a model that is asked for one of its kinds of masks, by number."""
+    explainer = build(factory, model, **params)
+    kinds = masks_of(explainer)
+    return with_mask(explainer, kinds[number % len(kinds)])
 
 
 def explained(explainer: Any, X: Instances, learn_from: Instances | None = None) -> Explanations:
@@ -185,6 +194,20 @@ def _dense(E: Explanations, kind: str, i: int) -> np.ndarray:
     return dense
 
 
+def _with_link_excluded(X: Instances, instance: Instance) -> Data:
+    """Return the graph of an instance, without the edges between its two ends where they are left out."""
+    data = instance.graph
+    if not X.exclude_link:
+        return data
+    ends = torch.tensor(instance.element)
+    between = (data.edge_index == ends[:, None]).all(0) | (data.edge_index == ends.flip(0)[:, None]).all(0)
+    for key in ("edge_attr", "edge_type", "edge_weight"):
+        if key in data:
+            data[key] = data[key][~between]
+    data.edge_index = data.edge_index[:, ~between]
+    return data
+
+
 def plain_outputs(model: nn.Module, X: Instances) -> Tensor:
     """Return what a network says of each instance (n, classes): called by hand, on the whole graph, one at a time."""
     modes = [(module, module.training) for module in model.modules()]
@@ -192,7 +215,7 @@ def plain_outputs(model: nn.Module, X: Instances) -> Tensor:
     outputs = []
     with torch.no_grad():
         for instance in X:
-            data = instance.graph
+            data = _with_link_excluded(X, instance)
             given = {key: data[key] for key in ("edge_attr", "edge_type", "edge_weight") if key in data}
             if instance.level == "graph":
                 given["batch"] = torch.zeros(data.num_nodes, dtype=torch.long)
