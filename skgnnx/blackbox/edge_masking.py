@@ -13,20 +13,30 @@ from torch_geometric.nn import MessagePassing
 
 from skgnnx.blackbox.calling import NORMALISATION
 from skgnnx.blackbox.edge_matching import CallKind, gates, match_edges
-from skgnnx.blackbox.pyg_compat import ends_of_call, fuse, message_dim, message_passing_modules, unfuse
+from skgnnx.blackbox.pyg_compat import (
+    ends_of_call,
+    fuse,
+    message_dim,
+    message_passing_modules,
+    nodes_of_call,
+    unfuse,
+)
 from skgnnx.graphs.batch import GraphBatch
 
 
 @contextmanager
 def message_hooks(model: nn.Module, propagate: Any, message: Any) -> Iterator[None]:
-    """Call ``propagate(name, layer, edge_index)`` before and ``message(layer, out)`` after every message function."""
+    """Call two functions around every propagate call of a model.
+
+    ``propagate(name, layer, edge_index, num_nodes)`` runs before, ``message(layer, out)`` after the message function.
+    """
     handles, fused = [], []
     try:
         for name, layer in message_passing_modules(model):
             fused.append((layer, unfuse(layer)))
 
             def before(layer: MessagePassing, inputs: Any, name: str = name) -> None:
-                propagate(name, layer, inputs[0])
+                propagate(name, layer, inputs[0], nodes_of_call(inputs, layer))
 
             def after(layer: MessagePassing, inputs: Any, output: Tensor) -> Tensor | None:
                 return message(layer, output)
@@ -48,9 +58,11 @@ class CallTracer:
         self.names: list[str] = []
         self.edges: list[np.ndarray] = []
         self.widths: list[int] = []
+        self.num_nodes: list[int | None] = []
 
-    def propagate(self, name: str, layer: MessagePassing, edge_index: Tensor) -> None:
+    def propagate(self, name: str, layer: MessagePassing, edge_index: Tensor, num_nodes: int | None) -> None:
         """Note one call."""
+        self.num_nodes.append(num_nodes)
         self.names.append(name)
         self.edges.append(ends_of_call(edge_index, layer).detach().cpu().numpy())
         self.widths.append(0)
@@ -86,12 +98,18 @@ class EdgeMasking:
         self.current: Tensor | None = None
         self._resolving = False
 
-    def propagate(self, name: str, layer: MessagePassing, edge_index: Tensor) -> None:
+    def propagate(self, name: str, layer: MessagePassing, edge_index: Tensor, num_nodes: int | None) -> None:
         """Look up which edges the messages of this call belong to."""
         if self._resolving:
             return
         self.calls += 1
         mask = self.mask if torch.is_tensor(self.mask) else self.mask[self.calls]
+        if self._kind().coarsened or num_nodes not in (None, self.batch.num_nodes):
+            raise ValueError(
+                f"Every message must run between nodes of the graph. Got {num_nodes} nodes instead of "
+                f"{self.batch.num_nodes} in layer {name!r}, which runs after a pooling; explain node features "
+                "(mask='node_feature') or use a method that needs no edge masks."
+            )
         if edge_index is self.batch.edge_index and not self._kind().replaces_loops:
             self.current = mask
             return

@@ -21,10 +21,13 @@ class CallKind(NamedTuple):
     flipped : bool
         True if messages run against the edges. Ends cannot tell: in an undirected graph sorted by source, the edges
         sorted by target are the edges reversed.
+    coarsened : bool
+        True if messages run between other nodes than the graph's, after a pooling for example.
     """
 
     replaces_loops: bool = False
     flipped: bool = False
+    coarsened: bool = False
 
 
 class Found(NamedTuple):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch_geometric.nn import MessagePassing
@@ -31,6 +33,19 @@ def ends_of_call(edge_index: Tensor, layer: MessagePassing) -> Tensor:
         return torch.stack([source, target])
     ends = edge_index if type(edge_index) is Tensor else edge_index.as_subclass(Tensor)
     return ends if layer.flow == "source_to_target" else ends.flip(0)
+
+
+def nodes_of_call(inputs: Any, layer: MessagePassing) -> int | None:
+    """Return how many nodes a propagate call sends messages from, None if that cannot be told."""
+    _, size, given = inputs
+    if size is not None and size[0] is not None:
+        return int(size[0])
+    for name in layer._user_args:
+        value = given.get(name[:-2]) if name.endswith(("_i", "_j")) else None
+        value = value[0] if isinstance(value, (tuple, list)) and value else value
+        if torch.is_tensor(value):
+            return int(value.shape[layer.node_dim])
+    return None
 
 
 def message_dim(layer: MessagePassing, message: Tensor) -> int:

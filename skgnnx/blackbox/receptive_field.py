@@ -35,6 +35,8 @@ class ModelTrace:
         Whether a call has self loops although the path has none.
     flipped : list of bool
         Whether the messages of a call run against the edges.
+    coarsened : list of bool
+        Whether the messages of a call run between other nodes than those of the graph.
     hops : int or None
         Longest chain of messages along the edges; None if the prediction sees the whole graph.
     both_ways : bool
@@ -51,6 +53,7 @@ class ModelTrace:
     widths: list[int]
     replaces_loops: list[bool]
     flipped: list[bool]
+    coarsened: list[bool]
     hops: int | None
     both_ways: bool
     reach: list[int]
@@ -60,7 +63,7 @@ class ModelTrace:
     @property
     def kinds(self) -> list[CallKind]:
         """What is known of each propagate call before it runs."""
-        return [CallKind(*facts) for facts in zip(self.replaces_loops, self.flipped, strict=True)]
+        return [CallKind(*facts) for facts in zip(self.replaces_loops, self.flipped, self.coarsened, strict=True)]
 
 
 def trace(call: ModelCall, X: Instances, device: torch.device) -> ModelTrace:
@@ -84,11 +87,12 @@ def trace(call: ModelCall, X: Instances, device: torch.device) -> ModelTrace:
     ModelTrace
     """
     if not isinstance(call.model, nn.Module):
-        return ModelTrace([], [], [], [], None, False, [])
+        return ModelTrace([], [], [], [], [], None, False, [])
     tracer, fixed_size = _traced(call, X, device)
     loops = [bool((ends[0] == ends[1]).any()) for ends in tracer.edges]
     flipped = [bool((ends[0] > ends[1]).any() and (ends[0] >= ends[1]).all()) for ends in tracer.edges]
-    facts = (tracer.names, tracer.widths, loops, flipped)
+    coarsened = [not fixed_size and number not in (None, LONG_PATH) for number in tracer.num_nodes]
+    facts = (tracer.names, tracer.widths, loops, flipped, coarsened)
     calls = len(tracer.names)
     leaks = not fixed_size and _leaks(call, X, device)
     if X.level == "graph" or fixed_size:
@@ -178,7 +182,7 @@ def _with_nan_message(call: ModelCall, path: GraphBatch, node: int, number: int 
     """Return the outputs when the messages that leave a node are NaN, in one propagate call or in all."""
     calls: list[Tensor] = []
 
-    def propagate(name: str, layer: MessagePassing, edge_index: Tensor) -> None:
+    def propagate(name: str, layer: MessagePassing, edge_index: Tensor, num_nodes: int | None) -> None:
         calls.append(ends_of_call(edge_index, layer))
 
     def message(layer: MessagePassing, output: Any) -> Any:
