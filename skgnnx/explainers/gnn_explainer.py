@@ -145,9 +145,8 @@ class GNNExplainer(BaseExplainer):
         x = None
         for kind, mask in masks.items():
             if kind != "edge":
-                x = gnn.float_features(batch) * (
-                    mask.index_select(0, batch.node_instance) if kind == "feature" else mask
-                )
+                per_node = mask.index_select(0, batch.node_instance) if kind == "feature" else mask
+                x = (gnn.float_features(batch) if x is None else x) * per_node
         return gnn.prediction_loss(batch, x=x, edge_mask=masks.get("edge"))
 
     def _parameters(self, gnn: OpenBox, batch: GraphBatch, kind: str, seed: int) -> MaskParameters:
