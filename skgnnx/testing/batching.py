@@ -77,10 +77,10 @@ def check_containers(factory: Factory) -> None:
         explainer = build(factory, model)
         E = explained(explainer, X)
         law = "A list must give what Instances give."
-        require_same(explainer, E, explained(explainer, list(X), learn_from=X), law)  # type: ignore[arg-type]
+        require_same(explainer, E, explained(explainer, list(X), learn_from=X), law)
         if level == "graph":
             graphs = [instance.graph for instance in X]
-            require_same(explainer, E, explained(explainer, graphs, learn_from=X), law)  # type: ignore[arg-type]
+            require_same(explainer, E, explained(explainer, graphs, learn_from=X), law)
 
 
 def check_n_jobs(factory: Factory) -> None:

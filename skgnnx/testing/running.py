@@ -59,33 +59,42 @@ def build_for(factory: Factory, model: Any, number: int, **params: Any) -> Any:
     return with_mask(explainer, kinds[number % len(kinds)])
 
 
-def explained(explainer: Any, X: Instances, learn_from: Instances | None = None) -> Explanations:
-    """Return explanations, after fitting a method that learns.
-
-    Warnings about the model are not what is checked, and left out.
+def attempted(explainer: Any, X: Any, learn_from: Any = None) -> Explanations:
+    """Return explanations, after fitting a method that learns; warnings about the model are left out.
 
     Parameters
     ----------
     explainer : BaseExplainer
         Fitted here if it learns.
-    X : Instances
+    X : Instances, or whatever explainers take
         What to explain.
     learn_from : Instances, optional
         What a method that learns is fitted on, `X` by default.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        if tags_of_estimator(explainer).learned:
+            explainer.fit(X if learn_from is None else learn_from)
+        return explainer.explain(X)
+
+
+def explained(explainer: Any, X: Any, learn_from: Any = None) -> Explanations:
+    """Return explanations as `attempted` does, where there is no reason to fail.
 
     Raises
     ------
     RefusedError
         If the explainer raises TypeError, which is how a method refuses a kind of model.
+    AssertionError
+        If it raises anything else.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)
-        try:
-            if tags_of_estimator(explainer).learned:
-                explainer.fit(X if learn_from is None else learn_from)
-            return explainer.explain(X)
-        except TypeError as error:
-            raise RefusedError(f"{name_of(explainer)} must explain {X}. Got TypeError: {error}") from error
+    try:
+        return attempted(explainer, X, learn_from)
+    except TypeError as error:
+        raise RefusedError(f"{name_of(explainer)} must explain {X}. Got TypeError: {error}") from error
+    except Exception as error:
+        law = f"{name_of(explainer)} must explain {X}, or refuse the model by TypeError."
+        raise AssertionError(f"{law} Got {type(error).__name__}: {error}") from error
 
 
 def tags_of_estimator(explainer: Any) -> Taxonomy:
