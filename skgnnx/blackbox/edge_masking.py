@@ -23,12 +23,15 @@ from skgnnx.blackbox.pyg_compat import (
 )
 from skgnnx.graphs.batch import GraphBatch
 
+Nodes = tuple[int | None, int | None]
+
 
 @contextmanager
 def message_hooks(model: nn.Module, propagate: Any, message: Any) -> Iterator[None]:
     """Call two functions around every propagate call of a model.
 
-    ``propagate(name, layer, edge_index, num_nodes)`` runs before, ``message(layer, out)`` after the message function.
+    ``propagate(name, layer, edge_index, nodes)`` runs before, where `nodes` holds the numbers of sources and targets;
+    ``message(layer, out)`` runs after the message function, and may replace what it returns.
     """
     handles, fused = [], []
     try:
@@ -58,11 +61,11 @@ class CallTracer:
         self.names: list[str] = []
         self.edges: list[np.ndarray] = []
         self.widths: list[int] = []
-        self.num_nodes: list[int | None] = []
+        self.nodes: list[Nodes] = []
 
-    def propagate(self, name: str, layer: MessagePassing, edge_index: Tensor, num_nodes: int | None) -> None:
+    def propagate(self, name: str, layer: MessagePassing, edge_index: Tensor, nodes: Nodes) -> None:
         """Note one call."""
-        self.num_nodes.append(num_nodes)
+        self.nodes.append(nodes)
         self.names.append(name)
         self.edges.append(ends_of_call(edge_index, layer).detach().cpu().numpy())
         self.widths.append(0)
@@ -98,15 +101,18 @@ class EdgeMasking:
         self.current: Tensor | None = None
         self._resolving = False
 
-    def propagate(self, name: str, layer: MessagePassing, edge_index: Tensor, num_nodes: int | None) -> None:
+    def propagate(self, name: str, layer: MessagePassing, edge_index: Tensor, nodes: Nodes) -> None:
         """Look up which edges the messages of this call belong to."""
         if self._resolving:
             return
         self.calls += 1
         mask = self.mask if torch.is_tensor(self.mask) else self.mask[self.calls]
-        if self._kind().coarsened or num_nodes not in (None, self.batch.num_nodes):
+        if self._kind().readout:
+            self.current = None
+            return
+        if self._kind().coarsened or nodes[0] not in (None, self.batch.num_nodes):
             raise ValueError(
-                f"Every message must run between nodes of the graph. Got {num_nodes} nodes instead of "
+                f"Every message must run between nodes of the graph. Got {nodes[0]} nodes instead of "
                 f"{self.batch.num_nodes} in layer {name!r}, which runs after a pooling; explain node features "
                 "(mask='node_feature') or use a method that needs no edge masks."
             )

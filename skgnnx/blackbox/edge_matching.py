@@ -23,11 +23,15 @@ class CallKind(NamedTuple):
         sorted by target are the edges reversed.
     coarsened : bool
         True if messages run between other nodes than the graph's, after a pooling for example.
+    readout : bool
+        True if messages run from the graph's nodes to something else, a node for the whole graph for example. They run
+        along no edge, and no mask acts on them.
     """
 
     replaces_loops: bool = False
     flipped: bool = False
     coarsened: bool = False
+    readout: bool = False
 
 
 class Found(NamedTuple):

@@ -171,8 +171,8 @@ class OpenBox:
     def explained_edges(self, batch: GraphBatch) -> np.ndarray:
         """Return False for self loops that every layer replaces by its own, True for other edges (E,)."""
         source, target = batch.edge_index.cpu().numpy()
-        replaced = bool(self.trace.replaces_loops) and all(self.trace.replaces_loops)
-        return (source != target) | (not replaced)
+        replaced = [kind.replaces_loops for kind in self.trace.kinds if not kind.readout]
+        return (source != target) | (not replaced or not all(replaced))
 
     def _resolve_parallel(self, batch: GraphBatch, number: int, call: np.ndarray) -> np.ndarray:
         """Tell parallel edges apart by a forward pass in which each has a source of its own."""

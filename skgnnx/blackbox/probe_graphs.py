@@ -20,11 +20,10 @@ def path_batch(X: Instances, num_nodes: int, device: torch.device) -> GraphBatch
     return _probe(X, np.stack([np.arange(num_nodes - 1), np.arange(1, num_nodes)]), num_nodes, device)
 
 
-def cycle_batch(X: Instances, device: torch.device, *, backwards: bool) -> GraphBatch:
-    """Return a directed cycle, whose nodes have the same degrees and neighbourhoods in both directions."""
+def cycle_batch(X: Instances, device: torch.device, *, step: int) -> GraphBatch:
+    """Return a directed cycle through five nodes; with steps of 1 or 2 all degrees are 1, and all neighbours differ."""
     nodes = np.arange(CYCLE_NODES)
-    ends = np.stack([nodes, np.roll(nodes, -1)])
-    return _probe(X, ends[::-1].copy() if backwards else ends, CYCLE_NODES, device)
+    return _probe(X, np.stack([nodes, (nodes + step) % CYCLE_NODES]), CYCLE_NODES, device)
 
 
 def own_graph_batch(X: Instances, device: torch.device) -> GraphBatch:

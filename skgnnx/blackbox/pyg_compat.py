@@ -35,17 +35,18 @@ def ends_of_call(edge_index: Tensor, layer: MessagePassing) -> Tensor:
     return ends if layer.flow == "source_to_target" else ends.flip(0)
 
 
-def nodes_of_call(inputs: Any, layer: MessagePassing) -> int | None:
-    """Return how many nodes a propagate call sends messages from, None if that cannot be told."""
+def nodes_of_call(inputs: Any, layer: MessagePassing) -> tuple[int | None, int | None]:
+    """Return between how many sources and targets a propagate call sends messages, None where that cannot be told."""
     _, size, given = inputs
-    if size is not None and size[0] is not None:
-        return int(size[0])
+    if size is not None:
+        return size[0], size[1]
     for name in layer._user_args:
         value = given.get(name[:-2]) if name.endswith(("_i", "_j")) else None
-        value = value[0] if isinstance(value, (tuple, list)) and value else value
-        if torch.is_tensor(value):
-            return int(value.shape[layer.node_dim])
-    return None
+        ends = value if isinstance(value, (tuple, list)) and len(value) == 2 else (value, value)
+        if torch.is_tensor(ends[0]):
+            source, target = (int(end.shape[layer.node_dim]) if torch.is_tensor(end) else None for end in ends)
+            return source, target
+    return None, None
 
 
 def message_dim(layer: MessagePassing, message: Tensor) -> int:

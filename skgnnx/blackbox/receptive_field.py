@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch_geometric.nn import MessagePassing
 
 from skgnnx.blackbox.calling import ModelCall
-from skgnnx.blackbox.edge_masking import CallTracer, message_hooks, scaled
+from skgnnx.blackbox.edge_masking import CallTracer, Nodes, message_hooks, scaled
 from skgnnx.blackbox.edge_matching import CallKind
 from skgnnx.blackbox.probe_graphs import cycle_batch, own_graph_batch, path_batch
 from skgnnx.blackbox.pyg_compat import ends_of_call
@@ -37,6 +37,8 @@ class ModelTrace:
         Whether the messages of a call run against the edges.
     coarsened : list of bool
         Whether the messages of a call run between other nodes than those of the graph.
+    readout : list of bool
+        Whether the messages of a call run from the nodes of the graph to something else.
     hops : int or None
         Longest chain of messages along the edges; None if the prediction sees the whole graph.
     both_ways : bool
@@ -54,6 +56,7 @@ class ModelTrace:
     replaces_loops: list[bool]
     flipped: list[bool]
     coarsened: list[bool]
+    readout: list[bool]
     hops: int | None
     both_ways: bool
     reach: list[int]
@@ -63,7 +66,8 @@ class ModelTrace:
     @property
     def kinds(self) -> list[CallKind]:
         """What is known of each propagate call before it runs."""
-        return [CallKind(*facts) for facts in zip(self.replaces_loops, self.flipped, self.coarsened, strict=True)]
+        facts = (self.replaces_loops, self.flipped, self.coarsened, self.readout)
+        return [CallKind(*of_call) for of_call in zip(*facts, strict=True)]
 
 
 def trace(call: ModelCall, X: Instances, device: torch.device) -> ModelTrace:
@@ -87,12 +91,14 @@ def trace(call: ModelCall, X: Instances, device: torch.device) -> ModelTrace:
     ModelTrace
     """
     if not isinstance(call.model, nn.Module):
-        return ModelTrace([], [], [], [], [], None, False, [])
+        return ModelTrace([], [], [], [], [], [], None, False, [])
     tracer, fixed_size = _traced(call, X, device)
     loops = [bool((ends[0] == ends[1]).any()) for ends in tracer.edges]
     flipped = [bool((ends[0] > ends[1]).any() and (ends[0] >= ends[1]).all()) for ends in tracer.edges]
-    coarsened = [not fixed_size and number not in (None, LONG_PATH) for number in tracer.num_nodes]
-    facts = (tracer.names, tracer.widths, loops, flipped, coarsened)
+    whole = (None, LONG_PATH)
+    coarsened = [not fixed_size and source not in whole for source, _ in tracer.nodes]
+    readout = [not fixed_size and source in whole and target not in whole for source, target in tracer.nodes]
+    facts = (tracer.names, tracer.widths, loops, flipped, coarsened, readout)
     calls = len(tracer.names)
     leaks = not fixed_size and _leaks(call, X, device)
     if X.level == "graph" or fixed_size:
@@ -128,21 +134,36 @@ def _run_traced(call: ModelCall, batch: GraphBatch) -> tuple[CallTracer, Tensor]
 
 
 def _leaks(call: ModelCall, X: Instances, device: torch.device) -> bool:
-    """Return True if the direction of a cycle changes outputs although every message is zero.
+    """Return True if other neighbours in a cycle change outputs although every message between nodes is zero.
 
-    Both directions give every node one edge in and one out, so that degrees, which masks leave alone, are the same.
+    Every node keeps one edge in and one out, so that degrees, which masks leave alone, are the same.
     """
     outputs = []
-    for backwards in (False, True):
-        cycle = cycle_batch(X, device, backwards=backwards)
+    for step in (1, 2):
+        cycle = cycle_batch(X, device, step=step)
         x = _distinct_features(cycle)
         try:
-            with torch.no_grad(), message_hooks(call.model, lambda *_: None, _silenced):
-                outputs.append(call(cycle, x))
+            outputs.append(_silent(call, cycle, x))
         except Exception:
             return False  # what such a model does on the graphs themselves is checked anyway
     first, second = outputs
     return first.shape == second.shape and not torch.allclose(first, second, rtol=1e-4, atol=1e-6, equal_nan=True)
+
+
+def _silent(call: ModelCall, batch: GraphBatch, x: Tensor | None) -> Tensor:
+    """Return the output when nodes send no messages to nodes; those to themselves know of others by their attention."""
+    calls: list[Tensor] = []
+
+    def propagate(name: str, layer: MessagePassing, edge_index: Tensor, nodes: Nodes) -> None:
+        ends = ends_of_call(edge_index, layer)
+        within = nodes[0] in (None, batch.num_nodes) and nodes[1] in (None, batch.num_nodes)
+        calls.append(torch.full_like(ends[0], not within))
+
+    def message(layer: MessagePassing, output: Any) -> Any:
+        return scaled(output, calls[-1], layer)
+
+    with torch.no_grad(), message_hooks(call.model, propagate, message):
+        return call(batch, x)
 
 
 def _distinct_features(batch: GraphBatch) -> Tensor | None:
@@ -182,7 +203,7 @@ def _with_nan_message(call: ModelCall, path: GraphBatch, node: int, number: int 
     """Return the outputs when the messages that leave a node are NaN, in one propagate call or in all."""
     calls: list[Tensor] = []
 
-    def propagate(name: str, layer: MessagePassing, edge_index: Tensor, num_nodes: int | None) -> None:
+    def propagate(name: str, layer: MessagePassing, edge_index: Tensor, nodes: Nodes) -> None:
         calls.append(ends_of_call(edge_index, layer))
 
     def message(layer: MessagePassing, output: Any) -> Any:
@@ -193,12 +214,6 @@ def _with_nan_message(call: ModelCall, path: GraphBatch, node: int, number: int 
 
     with torch.no_grad(), message_hooks(call.model, propagate, message):
         return _of_elements(call(path), path)
-
-
-def _silenced(layer: MessagePassing, output: Any) -> Any:
-    parts = output if isinstance(output, tuple) else (output,)
-    zeros = tuple(torch.zeros_like(part) if torch.is_tensor(part) else part for part in parts)
-    return zeros if isinstance(output, tuple) else zeros[0]
 
 
 def _of_elements(output: Tensor, batch: GraphBatch) -> Tensor:
