@@ -103,9 +103,10 @@ class PlainRuns:
         )
 
     def independent(self, batch: GraphBatch, output: Tensor) -> bool:
-        """Return True if the first instance's output stays when all others get other features.
+        """Return True if no output of an instance changes when only others get other features.
 
-        Copies of one graph agree with each other in models that mix them, until each is masked in its own way.
+        Copies of one graph agree with each other in models that mix them, until each is masked in its own way. The first
+        instance is set against all others, both ways round: the units of either may be asleep.
         """
         if len(batch) == 1 or batch.x is None:
             return True
@@ -114,11 +115,13 @@ class PlainRuns:
             mixed = [torch.where(first, batch.x, x), torch.where(first, x, batch.x), x]
             try:
                 with torch.no_grad():
-                    rows = [self.rows_of(self.call(batch, features), batch)[:1] for features in mixed]
+                    rows = [self.rows_of(self.call(batch, features), batch) for features in mixed]
             except (RuntimeError, IndexError, ValueError):
                 continue  # not every model takes every value
             if all(bool(torch.isfinite(row).all()) for row in rows):
-                return self.same(rows[0], output[:1]) and self.same(rows[1], rows[2])
+                others_changed, first_changed, all_changed = rows
+                own = torch.cat([others_changed[:1], first_changed[1:], first_changed[:1], others_changed[1:]])
+                return self.same(own, torch.cat([output[:1], output[1:], all_changed[:1], all_changed[1:]]))
         return True
 
     def outputs_elsewhere(self, batches: list[GraphBatch]) -> list[Tensor] | None:
