@@ -15,6 +15,7 @@ from torch_geometric.nn import (
     GINConv,
     GINEConv,
     GraphConv,
+    GraphNorm,
     RGCNConv,
     SAGEConv,
     SGConv,
@@ -30,6 +31,27 @@ HIDDEN = 6
 POOLS = {"mean": global_mean_pool, "add": global_add_pool, "max": global_max_pool}
 EDGE_INPUTS = {"gine": "edge_attr", "rgcn": "edge_type", "weighted": "edge_weight"}
 LONG_LAYERS = {"sg": 3, "appnp": 3}
+WHOLE_GRAPH = 10**6
+
+
+class MixingConv(nn.Module):
+    """Neighbours, then a normalisation over all nodes there are: as in node classification, it is not given `batch`.
+
+    Parameters
+    ----------
+    width, out : int
+        Numbers per node before and after.
+    """
+
+    def __init__(self, width: int, out: int) -> None:
+        super().__init__()
+        self.neighbours, self.norm = GraphConv(width, out), GraphNorm(out)
+
+    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        """Return new features of the nodes."""
+        return self.norm(self.neighbours(x, edge_index))
+
+
 CONVS: dict[str, Callable[[int, int], nn.Module]] = {
     "gcn": GCNConv,
     "graph": GraphConv,
@@ -43,6 +65,7 @@ CONVS: dict[str, Callable[[int, int], nn.Module]] = {
     "rgcn": lambda i, o: RGCNConv(i, o, NUM_RELATIONS),
     "gine": lambda i, o: GINEConv(nn.Linear(i, o), edge_dim=EDGE_WIDTH),
     "weighted": GraphConv,
+    "mixing": MixingConv,
 }
 
 
@@ -52,7 +75,8 @@ class Network(nn.Module):
     Parameters
     ----------
     conv : str, default="gcn"
-        A key of `CONVS`; "reused" runs one layer twice, "weighted" reads ``edge_weight``.
+        A key of `CONVS`; "reused" runs one layer twice, "weighted" reads ``edge_weight``, "mixing"
+        normalises over all nodes of a batch.
     level : {"graph", "node", "edge"}, default="graph"
         What is predicted.
     num_features : int, default=3
@@ -91,7 +115,7 @@ class Network(nn.Module):
         self.conv, self.level, self.pool = conv, level, pool
         self.num_features, self.num_classes, self.log_softmax = num_features, num_classes, log_softmax
         self.edge_input = EDGE_INPUTS.get(conv)
-        self.hops = LONG_LAYERS.get(conv, 2)
+        self.hops = WHOLE_GRAPH if conv == "mixing" else LONG_LAYERS.get(conv, 2)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.embedding = nn.Embedding(NUM_CATEGORIES, HIDDEN) if categories else None

@@ -13,8 +13,11 @@ from skgnnx.testing.running import explained, plain_outputs
 from skgnnx.testing.snapshots import differences, snapshot
 from skgnnx.testing.untouched import CallCounter, require_untouched, used_model
 
-# the graphs have loops that some layers replace
-pytestmark = pytest.mark.filterwarnings("ignore:Self loops cannot be explained:UserWarning")
+# the graphs have loops that some layers replace, and one network mixes all nodes
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:Self loops cannot be explained:UserWarning"),
+    pytest.mark.filterwarnings("ignore:Network mixes:UserWarning"),
+]
 
 EXPLAINERS = [
     lambda model: SensitivityAnalysis(model),
@@ -92,7 +95,7 @@ def test_prediction_survives(conv, level, log_softmax):
     assert explainer.explain(X).targets.tolist() == plain_outputs(model, X).argmax(dim=1).tolist()
 
 
-@pytest.mark.parametrize("conv", CONVS)
+@pytest.mark.parametrize("conv", sorted(set(CONVS) - {"mixing"}))
 def test_computation_graphs_are_smaller_than_the_graph(conv):
     """Or the law above would hold for no reason."""
     X = instances_of("node")
