@@ -96,10 +96,16 @@ class Batcher:
             return
         n = len(self.reference)
         sample = np.linspace(0, n - 1, min(SAMPLED, n)).astype(int)
-        self._least = self._least_exact(sample)
+        try:
+            self._least = self._least_exact(sample)
+        except (RuntimeError, IndexError, ValueError):
+            if n == 1:
+                raise
+            self._least = self._least_exact(sample[:1])
+            self.runs.explain_singly("takes one instance at a time")
         if self._least == Cut.WHOLE:
             self._warn_if_whole()
-        if n > 1:
+        if n > 1 and not self.runs.mixes_batch:
             pair = self._make(np.array([0, n - 1]), self._least, None)
             if pair is not None and not self.runs.independent(pair, self.runs.outputs(pair)):
                 self.runs.explain_singly("mixes the instances of a batch")

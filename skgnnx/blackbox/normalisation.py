@@ -43,7 +43,7 @@ def without_ring(call: ModelCall, batch: GraphBatch, uses: dict[str, LayerUse]) 
         None if the model has no layer with such a cache, or one whose edges cannot be told apart.
     """
     known = _normalise(call, batch)
-    if not known:
+    if not known or any(name not in uses for name, _ in known):
         return None
     smaller = batch.keep_nodes(batch.graphs.node_reach)
     smaller = smaller.keep_edges(smaller.graphs.edge_reach)

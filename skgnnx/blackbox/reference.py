@@ -51,8 +51,9 @@ class PlainRuns:
     def rows_of(self, output: Tensor, batch: GraphBatch) -> Tensor:
         """Return the rows of a raw output that belong to the instances."""
         expected = {"graph": len(batch), "node": batch.num_nodes, "edge": batch.rows.shape[-1]}[batch.X.level]
-        if expected == 1 and (output.dim() == 0 or output.shape[0] != 1) and batch.X.level != "node":
-            output = output.reshape(1, -1)  # squeezed: there is one row only
+        squeezed = output.dim() == 0 or (output.dim() == 1 and len(output) not in (1, batch.num_nodes))
+        if expected == 1 and squeezed and batch.X.level != "node":
+            output = output.reshape(1, -1)
         if output.dim() == 0 or output.shape[0] != expected:
             raise ValueError(
                 f"{self.name} must return one row per {batch.X.level} ({expected} here). Got shape "
@@ -84,13 +85,29 @@ class PlainRuns:
 
     def _first(self, batch: GraphBatch) -> Tensor:
         """Run the first batch twice and its first graph alone; all must agree."""
-        output = self._checked(batch)
+        try:
+            output = self._checked(batch)
+        except (RuntimeError, IndexError, ValueError):
+            if len(batch) == 1 or not self._runs(batch.take(np.array([0]))):
+                raise
+            self.explain_singly("takes one graph at a time")
+            return self._one_by_one(batch)
         self._largest = _largest(output)
         alone = len(batch) == 1 or self.same(self.outputs(batch.take(np.array([0]))), output[:1])
         if alone and self.independent(batch, output):
             return output
         self.explain_singly("mixes the graphs of a batch")
+        return self._one_by_one(batch)
+
+    def _one_by_one(self, batch: GraphBatch) -> Tensor:
         return torch.cat([self.outputs(batch.take(np.array([i]))) for i in range(len(batch))])
+
+    def _runs(self, batch: GraphBatch) -> bool:
+        try:
+            self._checked(batch)
+        except (RuntimeError, IndexError, ValueError):
+            return False
+        return True
 
     def explain_singly(self, reason: str) -> None:
         """Put one instance into a batch from now on, and say why."""
@@ -105,8 +122,8 @@ class PlainRuns:
     def independent(self, batch: GraphBatch, output: Tensor) -> bool:
         """Return True if no output of an instance changes when only others get other features.
 
-        Copies of one graph agree with each other in models that mix them, until each is masked in its own way. The first
-        instance is set against all others, both ways round: the units of either may be asleep.
+        Copies of one graph agree with each other in models that mix them, until each is masked in its own way. The
+        first instance is set against all others, both ways round: the units of either may be asleep.
         """
         if len(batch) == 1 or batch.x is None:
             return True
