@@ -156,8 +156,8 @@ def _silent(call: ModelCall, batch: GraphBatch, x: Tensor | None) -> Tensor:
 
     def propagate(name: str, layer: MessagePassing, edge_index: Tensor, nodes: Nodes) -> None:
         ends = ends_of_call(edge_index, layer)
-        within = nodes[0] in (None, batch.num_nodes) and nodes[1] in (None, batch.num_nodes)
-        calls.append(torch.full_like(ends[0], not within))
+        known = (None, batch.num_nodes)
+        calls.append(torch.full_like(ends[0], nodes[0] in known and nodes[1] not in known))  # a readout
 
     def message(layer: MessagePassing, output: Any) -> Any:
         return scaled(output, calls[-1], layer)

@@ -9,6 +9,9 @@ from torch_geometric.data import Data
 from torch_geometric.nn import global_add_pool
 
 from skgnnx.blackbox import BlackBox
+from skgnnx.testing.networks import CONVS
+
+LOCAL = tuple(kind for kind in CONVS if kind != "mixing")
 
 
 @contextmanager

@@ -403,7 +403,7 @@ def test_noise_of_an_instance_is_the_same_everywhere(shape, case, batch_size, sh
     order = list(range(len(X)))
     shuffle.shuffle(order)
     drawn = []
-    with opened(model, X, output="logits") as gnn:
+    with ignoring_whole_graphs(), opened(model, X, output="logits") as gnn:
         for options in ({}, {"batch_size": batch_size}, {"removal": True}, {"positions": np.array(order)}):
             found = {}
             for batch in gnn.batches(**options):
@@ -412,7 +412,7 @@ def test_noise_of_an_instance_is_the_same_everywhere(shape, case, batch_size, sh
     alone = {}
     for i in range(len(X)):
         target = gnn.targets[i : i + 1]
-        with opened(model, X[i : i + 1].with_target(target), output="logits") as single:
+        with ignoring_whole_graphs(), opened(model, X[i : i + 1].with_target(target), output="logits") as single:
             for batch in single.batches():
                 alone |= {(i, entry): value for (_, entry), value in noise_by_id(batch, shape).items()}
     for found in [*drawn[1:], alone]:
@@ -433,7 +433,7 @@ def test_noise_differs_between_seeds_kinds_and_contents():
 @given(strategies.instances("graph"))
 def test_batches_of_graphs_equal_the_model_on_each(case):
     model, X = case
-    with opened(model, X, output="logits") as gnn:
+    with ignoring_whole_graphs(), opened(model, X, output="logits") as gnn:
         for batch in gnn.batches(batch_size=2):
             output = gnn.forward(batch)
             for row, position in enumerate(batch.positions):
@@ -448,9 +448,42 @@ def test_batches_of_nodes_equal_the_model_on_the_graph(case):
     model, X = case
     data = X.store.graph(0)
     given = {model.edge_input: data[model.edge_input]} if model.edge_input else {}
-    with opened(model, X, output="logits") as gnn:
+    with ignoring_whole_graphs(), opened(model, X, output="logits") as gnn:
         whole = model(data.x, data.edge_index, **given)
         for batch in gnn.batches(batch_size=2):
             expected = whole[X.element[batch.positions, 0]]
             torch.testing.assert_close(gnn.forward(batch), expected, atol=1e-5, rtol=1e-5)
             assert batch.node_id[batch.rows.numpy()].tolist() == X.element[batch.positions, 0].tolist()
+
+
+class NoBatch(nn.Module):
+    """Written for one graph: pools over everything, or adds one vector to all nodes."""
+
+    def __init__(self, pools):
+        super().__init__()
+        self.conv, self.pools = layers.GraphConv(3, 2), pools
+
+    def forward(self, x, edge_index, u):
+        h = self.conv(x, edge_index)
+        return h.mean(0, keepdim=True) if self.pools else h + u
+
+
+@pytest.mark.parametrize("level", ["graph", "node"])
+def test_models_that_take_no_batch_are_run_on_one_instance_at_a_time(level):
+    graphs = [random_graph(seed) for seed in range(3)]
+    for number, graph in enumerate(graphs):
+        graph.u = torch.full((1, 2), float(number))
+    model = seeded(lambda: NoBatch(level == "graph"))
+    if level == "graph":
+        X, rows = Instances.from_graphs(graphs), [model(g.x, g.edge_index, g.u)[0] for g in graphs]
+    else:
+        X = Instances.from_nodes(graphs[1], [2, 7, 9])
+        rows = model(graphs[1].x, graphs[1].edge_index, graphs[1].u)[[2, 7, 9]]
+    with warnings.catch_warnings(record=True) as caught, opened(model, X) as gnn:
+        warnings.simplefilter("always")
+        batches = list(gnn.batches())
+        for i, batch in enumerate(batches):
+            torch.testing.assert_close(gnn.forward(batch)[0], rows[i], atol=1e-6, rtol=1e-5)
+            torch.testing.assert_close(gnn.reference[i], rows[i], atol=1e-6, rtol=1e-5)
+    assert [len(batch) for batch in batches] == [1, 1, 1]
+    assert sum("takes one" in str(warning.message) for warning in caught) == 1

@@ -354,3 +354,35 @@ def test_what_is_no_tensor_is_named():
         pytest.raises(TypeError, match="Words must return a"),
     ):
         _ = gnn.reference
+
+
+@pytest.mark.parametrize("extra", [0, 5])
+def test_links_of_a_random_split_do_not_get_into_the_way(extra):
+    data = random_graph()
+    data.edge_label_index = torch.cat([data.edge_index, torch.randint(12, (2, extra))], dim=1)
+    data.edge_label = torch.ones(data.num_edges + extra)
+    model, pairs = seeded(WithForward), torch.tensor([[0, 1], [3, 4]])
+    with no_warnings(), opened(model, Instances.from_edges(data, pairs), output="binary_logit") as gnn:
+        torch.testing.assert_close(gnn.reference[:, 0], model(data.x, data.edge_index, pairs))
+        for batch in gnn.batches():
+            torch.testing.assert_close(gnn.forward(batch), gnn.reference[batch.positions])
+    nodes = seeded(lambda: Stack(GCNConv(3, 2)))
+    with no_warnings(), opened(nodes, Instances.from_nodes(data)) as gnn:
+        assert sum(len(batch) for batch in gnn.batches()) == 12
+
+
+@pytest.mark.parametrize("columns", [1, 2])
+def test_rows_of_nodes_are_not_read_as_columns_of_one_graph(columns):
+    class Flat(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = GraphConv(3, columns)
+
+        def forward(self, x, edge_index):
+            return self.conv(x, edge_index).squeeze()
+
+    with (
+        opened(seeded(Flat), Instances.from_graphs([random_graph()])) as gnn,
+        pytest.raises(ValueError, match=r"one row per graph \(1 here\)"),
+    ):
+        _ = gnn.reference

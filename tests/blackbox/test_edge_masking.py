@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from blackbox_cases import Stack, no_warnings, opened, random_graph, seeded
+from blackbox_cases import LOCAL, Stack, no_warnings, opened, random_graph, seeded
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
@@ -282,7 +282,7 @@ def test_tuples_of_messages_are_scaled_in_all_parts():
     torch.testing.assert_close(half * 2, gnn.reference)
 
 
-@given(strategies.instances("node", categories=False), st.integers(0, 2**16))
+@given(strategies.instances("node", convs=LOCAL, categories=False), st.integers(0, 2**16))
 def test_masks_on_any_network_act_on_messages_alone(case, seed):
     model, X = case
     with opened(model, X, output="logits") as gnn:
@@ -293,3 +293,35 @@ def test_masks_on_any_network_act_on_messages_alone(case, seed):
             assert torch.equal(masked, fresh)
             assert np.isfinite(masked.numpy()).all()
             torch.testing.assert_close(gnn.forward(batch, edge_mask=torch.ones_like(mask)), gnn.forward(batch))
+
+
+class Molecules(nn.Module):
+    """Attentive FP reads a graph out by messages from its atoms to one node for all."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = gnn_layers.AttentiveFP(4, 5, 2, edge_dim=3, num_layers=2, num_timesteps=2)
+
+    def forward(self, x, edge_index, edge_attr, batch):
+        return self.net(x, edge_index, edge_attr, batch)
+
+
+def test_messages_of_a_readout_run_along_no_edge():
+    graphs = [
+        random_graph(seed, features=4, nodes=n, edges=12, loops=2, dtype=torch.float64) for seed, n in ((0, 6), (1, 5))
+    ]
+    random = torch.Generator().manual_seed(0)
+    for graph in graphs:
+        graph.edge_attr = torch.randn(graph.num_edges, 3, dtype=torch.float64, generator=random)
+    model = seeded(Molecules).double()
+    with no_warnings(), opened(model, Instances.from_graphs(graphs)) as gnn:
+        assert [kind.readout for kind in gnn.trace.kinds] == [False, False, True, True]
+        batch = next(gnn.batches())
+        assert gnn.explained_edges(batch).all()
+        ones = torch.ones(batch.num_edges, dtype=torch.float64)
+        torch.testing.assert_close(gnn.forward(batch, edge_mask=ones), gnn.reference)
+        for edge in range(batch.num_edges):
+            mask = ones.clone()
+            mask[edge] = 0
+            changed = (gnn.forward(batch, edge_mask=mask) - gnn.reference).abs().amax(1) > 1e-12
+            assert changed.nonzero().flatten().tolist() == [batch.edge_instance[edge].item()]

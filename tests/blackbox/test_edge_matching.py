@@ -10,7 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 from torch_geometric.data import Data
-from torch_geometric.nn import DirGNNConv, FastRGCNConv, GCNConv, GraphConv, MessagePassing, RGCNConv
+from torch_geometric.nn import (
+    DirGNNConv,
+    FastRGCNConv,
+    GCNConv,
+    GraphConv,
+    MessagePassing,
+    RGCNConv,
+    SAGPooling,
+    TopKPooling,
+    global_add_pool,
+)
 from torch_geometric.utils import add_self_loops, coalesce, to_undirected
 
 from skgnnx import Instances
@@ -299,3 +309,35 @@ def test_gated_sum_over_awkward_graphs_equals_a_loop(data, seed):
                 if target == gnn.X.element[batch.positions[i], 0]:
                     expected[i] += mask[row] * data.x[source]
             torch.testing.assert_close(got, expected)
+
+
+class Pooled(nn.Module):
+    """The second layer runs between the nodes that a pooling has kept, under new numbers."""
+
+    def __init__(self, pool):
+        super().__init__()
+        self.first, self.pool, self.second = GraphConv(3, 3), pool, GraphConv(3, 2)
+
+    def forward(self, x, edge_index, batch):
+        x = self.first(x, edge_index).tanh()
+        x, edge_index, _, batch, *_ = self.pool(x, edge_index, None, batch)
+        return global_add_pool(self.second(x, edge_index), batch)
+
+
+POOLS = {
+    "top k": lambda: TopKPooling(3, ratio=0.5),
+    "most": lambda: TopKPooling(3, ratio=0.9),
+    "attention": lambda: SAGPooling(3, ratio=0.5),
+}
+
+
+@pytest.mark.parametrize("nodes", [3, 9])
+@pytest.mark.parametrize("pool", POOLS)
+def test_layers_after_a_pooling_are_named(pool, nodes):
+    """Their edges have other numbers, some of which are edges of the graph by chance."""
+    data = random_graph(0, nodes=nodes, edges=20)
+    model = seeded(lambda: Pooled(POOLS[pool]()))
+    with opened(model, Instances.from_graphs([data])) as gnn:
+        batch = next(gnn.batches())
+        with pytest.raises(ValueError, match="nodes of the graph. Got . nodes instead of . in layer 'second'.*pooling"):
+            gnn.forward(batch, edge_mask=torch.ones(batch.num_edges))

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from blackbox_cases import Stack, no_warnings, opened, random_graph, seeded
+from blackbox_cases import LOCAL, Stack, no_warnings, opened, random_graph, seeded
 from hypothesis import given
 from torch import nn
 from torch_geometric import nn as layers
@@ -210,7 +210,7 @@ def test_what_mixes_all_nodes_needs_the_whole_graph(kind):
             assert len(list(gnn.batches())) == 1
 
 
-@given(strategies.instances("node"))
+@given(strategies.instances("node", convs=LOCAL))
 def test_nothing_beyond_the_hops_has_a_gradient(case):
     """Counted layers are the oracle, for networks that were built to have a known number."""
     model, X = case
@@ -219,7 +219,7 @@ def test_nothing_beyond_the_hops_has_a_gradient(case):
         assert max(gnn.trace.reach) == model.hops
 
 
-@given(strategies.instances("edge"))
+@given(strategies.instances("edge", convs=LOCAL))
 def test_links_see_as_far_as_their_ends(case):
     model, X = case
     with opened(model, X, output="logits") as gnn:
