@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from skgnnx.graphs import Explanations, Instances
 from skgnnx.testing.drawing import Source, choice, draw_graph
 from skgnnx.testing.running import Factory, build, explained, for_all_of, masks_of, require, tags_of, with_mask
 
-LAYERS = ("gate", "graph", "gcn", "rgcn")
+LAYERS = ("gate", "graph", "gcn", "rgcn", "sparse graph", "sparse gcn")
 WIDTH = 3
 UNMOVED = 1e-6
 STRENGTH = 0.3  # far from where a softmax saturates
@@ -40,8 +41,9 @@ class PlantedNetwork(nn.Module):
 
     Parameters
     ----------
-    layer : {"gate", "graph", "gcn", "rgcn"}
-        How messages are passed; "gcn" makes self loops of its own, which also read the target node.
+    layer : str
+        One of `LAYERS`: how messages are passed; "gcn" makes self loops of its own, which also read the target node,
+        and the sparse ones read a sparse matrix.
     level : {"graph", "node", "edge"}
         What is predicted.
     feature : int
@@ -59,7 +61,7 @@ class PlantedNetwork(nn.Module):
         elif layer == "rgcn":
             self.conv = RGCNConv(WIDTH, WIDTH, 2, aggr="add", bias=False)
         else:
-            self.conv = {"gcn": GCNConv, "graph": GraphConv}[layer](WIDTH, WIDTH, bias=False)
+            self.conv = {"gcn": GCNConv, "graph": GraphConv}[layer.split()[-1]](WIDTH, WIDTH, bias=False)
         with torch.no_grad():
             for name, parameter in self.conv.named_parameters():
                 reads = name in ("lin.weight", "lin_rel.weight", "weight")
@@ -113,12 +115,14 @@ def check_right_entries(factory: Factory) -> None:
 def _check_planted(factory: Factory, data: Data, layer: str, level: str, kind: str, edge: int) -> None:
     if data.num_edges == 0:
         return
+    if layer.startswith("sparse"):
+        data, edge = _in_sparse_order(data, edge)
     source, target = data.edge_index[:, edge].tolist()
     loops = data.edge_index[0, data.edge_index[0] == data.edge_index[1]].tolist()
-    if layer == "gcn" and (source == target or kind != "edge" or source in loops):
+    if layer.endswith("gcn") and (source == target or kind != "edge" or source in loops):
         return  # a planted loop has weight 0, which leaves its node without degree and the edge without effect
     feature = edge % WIDTH
-    X = _planted_instances(data, level, edge, target, relations=layer == "rgcn")
+    X = _planted_instances(data, level, edge, target, layer)
     found = {}
     for strength in (STRENGTH, 0.0, -STRENGTH):
         explainer = with_mask(build(factory, PlantedNetwork(layer, level, feature, strength)), kind)
@@ -138,11 +142,21 @@ def _check_planted(factory: Factory, data: Data, layer: str, level: str, kind: s
     require(bool(moved[expected].all() and allowed[moved].all()), explainer, law, where)
 
 
-def _planted_instances(data: Data, level: str, edge: int, target: int, relations: bool) -> Instances:
+def _in_sparse_order(data: Data, edge: int) -> tuple[Data, int]:
+    """Return the graph with each edge once, by target and source, and the new place of one of its edges."""
+    ordered = data.edge_index.flip(0).unique(dim=1).flip(0)
+    place = int((ordered == data.edge_index[:, edge : edge + 1]).all(dim=0).nonzero())
+    return Data(x=data.x, edge_index=ordered, num_nodes=data.num_nodes), place
+
+
+def _planted_instances(data: Data, level: str, edge: int, target: int, layer: str) -> Instances:
     data = Data(x=data.x.abs().clamp(max=1) + 0.5, edge_index=data.edge_index, num_nodes=data.num_nodes)
     planted = torch.zeros(data.num_edges)
     planted[edge] = 1.0
-    if relations:
+    if layer.startswith("sparse"):
+        data.adj_t = _as_sparse(data.edge_index, planted, data.num_nodes)
+        del data.edge_index
+    elif layer == "rgcn":
         data.edge_type = planted.long()
     else:
         data.edge_weight = planted
@@ -151,6 +165,12 @@ def _planted_instances(data: Data, level: str, edge: int, target: int, relations
     if level == "node":
         return Instances.from_nodes(data, [target], target=0)
     return Instances.from_edges(data, [[target], [target]], target=0)
+
+
+def _as_sparse(edge_index: Tensor, values: Tensor, num_nodes: int) -> Tensor:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # torch calls its sparse matrices a beta
+        return torch.sparse_coo_tensor(edge_index.flip(0), values, (num_nodes, num_nodes)).to_sparse_csr()
 
 
 def _partners(X: Instances, edge: int, kind: str, shape: tuple[int, ...]) -> np.ndarray:
