@@ -13,10 +13,12 @@ from skgnnx.graphs import Instances
 from skgnnx.testing.examples import example
 from skgnnx.testing.registry import all_explainers
 from skgnnx.testing.running import (
+    KINDS,
     Factory,
     RefusedError,
     attempted,
     build,
+    build_for,
     explained,
     for_all,
     name_of,
@@ -76,10 +78,10 @@ def check_nothing_touched(factory: Factory) -> None:
         ``factory(model) -> explainer``.
     """
 
-    def body(model: nn.Module, X: Instances) -> None:
-        require_untouched(build(factory, used_model(model)), model, X)
+    def body(model: nn.Module, X: Instances, kind: int) -> None:
+        require_untouched(build_for(factory, used_model(model), kind), model, X)
 
-    for_all(factory, body)
+    for_all(factory, body, KINDS)
 
 
 def require_untouched(explainer: Any, model: nn.Module, X: Instances) -> None:
@@ -109,9 +111,9 @@ def check_nothing_touched_after_error(factory: Factory) -> None:
         ``factory(model) -> explainer``.
     """
 
-    def body(model: nn.Module, X: Instances, raise_at: int) -> None:
+    def body(model: nn.Module, X: Instances, raise_at: int, kind: int) -> None:
         counter = CallCounter(raise_at)
-        explainer = build(factory, used_model(model, counter))
+        explainer = build_for(factory, used_model(model, counter), kind)
         before, raised = snapshot(model, X), False
         try:
             attempted(explainer, X)
@@ -124,7 +126,7 @@ def check_nothing_touched_after_error(factory: Factory) -> None:
         require(not changed, explainer, law, f"other {', '.join(changed[:5])}")
         require(raised or counter.calls < raise_at, explainer, "An error of the model must reach the caller.")
 
-    for_all(factory, body, range(1, DEEPEST_CALL + 1))
+    for_all(factory, body, range(1, DEEPEST_CALL + 1), KINDS)
 
 
 def check_explainers_leave_each_other_alone(factory: Factory) -> None:
