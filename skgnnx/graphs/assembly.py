@@ -22,6 +22,7 @@ def join_explanations(parts: list[Explanations]) -> Explanations:
                 f"{_form(parts[0])} before; use to_kind or at_sparsity first."
             )
     names = dict.fromkeys(name for part in parts for name in part.extras)
+    made = [part for part in parts if part.ok.any()] or parts  # a part that failed as a whole knows little of the model
     return Explanations(
         Instances.concat([part.instances for part in parts]),
         {kind: _joined_mask(parts, kind) for kind in dict.fromkeys(kind for part in parts for kind in part.masks)},
@@ -29,13 +30,13 @@ def join_explanations(parts: list[Explanations]) -> Explanations:
         targets=np.concatenate([part.targets for part in parts]),
         errors=[error for part in parts for error in part.errors],
         extras={name: [v for part in parts for v in part.extras.get(name, [None] * len(part))] for name in names},
-        sparsity=parts[0].sparsity,
+        sparsity=made[0].sparsity,
         hard=parts[0].hard,
-        model=_common(parts, "model"),
-        model_digest=_common(parts, "model_digest"),
-        explainer=_common(parts, "explainer") or "",
-        params=_common(parts, "params"),
-        box=_common(parts, "box"),
+        model=_common(made, "model"),
+        model_digest=_common(made, "model_digest"),
+        explainer=_common(made, "explainer") or "",
+        params=_common(made, "params"),
+        box=_common(made, "box"),
     )
 
 

@@ -47,12 +47,7 @@ def _explained(explain: Callable[[Instances], Explanations], X: Instances, kind:
         if len(X) == 1:
             return _failed(X, kind, f"{type(error).__name__}: {error}")
     middle = len(X) // 2
-    parts = [_explained(explain, part, kind) for part in (X[:middle], X[middle:])]
-    good = next((part for part in parts if part.ok.any()), parts[0])
-    E = Explanations.concat(parts)
-    for name in ("model", "model_digest", "explainer", "params", "box", "sparsity"):
-        setattr(E, name, getattr(good, name))
-    return E
+    return Explanations.concat([_explained(explain, part, kind) for part in (X[:middle], X[middle:])])
 
 
 def _failed(X: Instances, kind: str, message: str) -> Explanations:
