@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from skgnnx.blackbox.calling import ModelCall
+from skgnnx.blackbox.waking import Awake
 from skgnnx.config import memory_budget
 from skgnnx.graphs.batch import GraphBatch
 from skgnnx.graphs.computation_graph import ComputationGraphs, whole_graphs
@@ -94,7 +95,7 @@ class PlainRuns:
             return self._one_by_one(batch)
         self._largest = _largest(output)
         alone = len(batch) == 1 or self.same(self.outputs(batch.take(np.array([0]))), output[:1])
-        if alone and self.independent(batch, output):
+        if alone and self.independent(batch):
             return output
         self.explain_singly("mixes the graphs of a batch")
         return self._one_by_one(batch)
@@ -119,8 +120,8 @@ class PlainRuns:
             stacklevel=2,
         )
 
-    def independent(self, batch: GraphBatch, output: Tensor) -> bool:
-        """Return True if no output of an instance changes when only others get other features.
+    def independent(self, batch: GraphBatch) -> bool:
+        """Return True if no output of an instance, all units awake, changes when only others get other features.
 
         Copies of one graph agree with each other in models that mix them, until each is masked in its own way. The
         first instance is set against all others, both ways round: the units of either may be asleep.
@@ -129,23 +130,23 @@ class PlainRuns:
             return True
         first = (batch.node_instance == 0).view(-1, *(1,) * (batch.x.dim() - 1))
         for x in other_features(batch):
-            mixed = [torch.where(first, batch.x, x), torch.where(first, x, batch.x), x]
+            mixed = [batch.x, torch.where(first, batch.x, x), torch.where(first, x, batch.x), x]
             try:
-                with torch.no_grad():
+                with torch.no_grad(), Awake():
                     rows = [self.rows_of(self.call(batch, features), batch) for features in mixed]
             except (RuntimeError, IndexError, ValueError):
                 continue  # not every model takes every value
             if all(bool(torch.isfinite(row).all()) for row in rows):
-                others_changed, first_changed, all_changed = rows
+                output, others_changed, first_changed, all_changed = rows
                 own = torch.cat([others_changed[:1], first_changed[1:], first_changed[:1], others_changed[1:]])
                 return self.same(own, torch.cat([output[:1], output[1:], all_changed[:1], all_changed[1:]]))
         return True
 
-    def outputs_elsewhere(self, batches: list[GraphBatch]) -> list[Tensor] | None:
-        """Return the outputs of several batches for other features, which depend on the node only; None if refused."""
-        for features in zip(*(other_features(batch) for batch in batches)):
+    def outputs_elsewhere(self, batches: list[GraphBatch], variant: int = 0) -> list[Tensor] | None:
+        """Return outputs of several batches with other features, the same of each node, and awake; None if refused."""
+        for features in zip(*(other_features(batch, variant) for batch in batches)):
             try:
-                with torch.no_grad():
+                with torch.no_grad(), Awake():
                     outputs = [self.rows_of(self.call(b, x), b) for b, x in zip(batches, features)]
             except (RuntimeError, IndexError, ValueError):
                 continue
@@ -188,7 +189,7 @@ class PlainRuns:
             start = stop
 
 
-def other_features(batch: GraphBatch) -> Iterator[Tensor]:
+def other_features(batch: GraphBatch, variant: int = 0) -> Iterator[Tensor]:
     """Yield features that differ from the user's, node by node; the same node gets the same ones in every batch."""
     if batch.x is None:
         return
@@ -196,9 +197,10 @@ def other_features(batch: GraphBatch) -> Iterator[Tensor]:
     values = batch.X.store.columns["x"].values
     if x.is_floating_point() and x.numel():
         column = torch.arange(x[0].numel(), device=x.device, dtype=torch.float64).view(1, *x.shape[1:])
-        wave = torch.sin(node.double().view(-1, *(1,) * (x.dim() - 1)) * 1.7 + column * 2.3)
-        yield x * (1 + 0.5 * wave.flip(-1)).to(x.dtype) + (wave * float(np.abs(values).max() or 1)).to(x.dtype)
-    yield torch.from_numpy(values[(batch.graphs.node_id * 7 + 3) % len(values)]).to(batch.device)
+        wave = torch.sin(node.double().view(-1, *(1,) * (x.dim() - 1)) * 1.7 + column * 2.3 + 1.9 * variant)
+        scale = float(np.abs(values).max() or 1)
+        yield (-1) ** variant * x * (1 + 0.5 * wave.flip(-1)).to(x.dtype) + (scale * wave).to(x.dtype)
+    yield torch.from_numpy(values[(batch.graphs.node_id * (7 + 2 * variant) + 3) % len(values)]).to(batch.device)
 
 
 def _largest(output: Tensor) -> float:

@@ -487,3 +487,26 @@ def test_models_that_take_no_batch_are_run_on_one_instance_at_a_time(level):
             torch.testing.assert_close(gnn.reference[i], rows[i], atol=1e-6, rtol=1e-5)
     assert [len(batch) for batch in batches] == [1, 1, 1]
     assert sum("takes one" in str(warning.message) for warning in caught) == 1
+
+
+@pytest.mark.parametrize("kind", ["arma", "sg", "gcn"])
+def test_sleeping_units_do_not_hide_a_wrong_cut(kind):
+    """Nothing passes the first layer, so that every cut gives the right output, until a mask wakes it up."""
+
+    class Asleep(nn.Module):
+        def __init__(self):
+            super().__init__()
+            make = {"arma": layers.ARMAConv, "sg": lambda i, o: layers.SGConv(i, o, K=2), "gcn": layers.GCNConv}[kind]
+            self.first, self.second = make(3, 4), make(4, 2)
+            nn.init.constant_(self.first.bias if kind != "sg" else self.first.lin.bias, -20.0)
+
+        def forward(self, x, edge_index):
+            return self.second(self.first(x, edge_index).relu(), edge_index)
+
+    data = random_graph(3, nodes=20, edges=30, undirected=True)
+    with opened(seeded(Asleep), Instances.from_nodes(data)) as gnn:
+        batch = next(gnn.batches())
+        whole = whole_batch(gnn, batch)
+        mask = torch.rand(batch.num_edges, generator=torch.Generator().manual_seed(0)) * 200 - 100
+        got, expected = gnn.forward(batch, edge_mask=mask), gnn.forward(whole, edge_mask=spread(batch, whole, mask))
+        torch.testing.assert_close(got, expected, atol=1e-4, rtol=1e-4)
