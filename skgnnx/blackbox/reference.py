@@ -142,9 +142,9 @@ class PlainRuns:
                 return self.same(own, torch.cat([output[:1], output[1:], all_changed[:1], all_changed[1:]]))
         return True
 
-    def outputs_elsewhere(self, batches: list[GraphBatch], variant: int = 0) -> list[Tensor] | None:
+    def outputs_elsewhere(self, batches: list[GraphBatch]) -> list[Tensor] | None:
         """Return outputs of several batches with other features, the same of each node, and awake; None if refused."""
-        for features in zip(*(other_features(batch, variant) for batch in batches)):
+        for features in zip(*(other_features(batch) for batch in batches)):
             try:
                 with torch.no_grad(), Awake():
                     outputs = [self.rows_of(self.call(b, x), b) for b, x in zip(batches, features)]
@@ -189,7 +189,7 @@ class PlainRuns:
             start = stop
 
 
-def other_features(batch: GraphBatch, variant: int = 0) -> Iterator[Tensor]:
+def other_features(batch: GraphBatch) -> Iterator[Tensor]:
     """Yield features that differ from the user's, node by node; the same node gets the same ones in every batch."""
     if batch.x is None:
         return
@@ -197,10 +197,10 @@ def other_features(batch: GraphBatch, variant: int = 0) -> Iterator[Tensor]:
     values = batch.X.store.columns["x"].values
     if x.is_floating_point() and x.numel():
         column = torch.arange(x[0].numel(), device=x.device, dtype=torch.float64).view(1, *x.shape[1:])
-        wave = torch.sin(node.double().view(-1, *(1,) * (x.dim() - 1)) * 1.7 + column * 2.3 + 1.9 * variant)
+        wave = torch.sin(node.double().view(-1, *(1,) * (x.dim() - 1)) * 1.7 + column * 2.3)
         scale = float(np.abs(values).max() or 1)
-        yield (-1) ** variant * x * (1 + 0.5 * wave.flip(-1)).to(x.dtype) + (scale * wave).to(x.dtype)
-    yield torch.from_numpy(values[(batch.graphs.node_id * (7 + 2 * variant) + 3) % len(values)]).to(batch.device)
+        yield -x * (1 + 0.5 * wave.flip(-1)).to(x.dtype) + (scale * wave).to(x.dtype)
+    yield torch.from_numpy(values[(batch.graphs.node_id * 7 + 3) % len(values)]).to(batch.device)
 
 
 def _largest(output: Tensor) -> float:
