@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skgnnx.blackbox.cut_reference import WIDEST_RING, bytes_of_whole
+from skgnnx.blackbox.cut_reference import bytes_of, bytes_of_whole
 from skgnnx.blackbox.normalisation import LayerUse, without_ring
 from skgnnx.blackbox.receptive_field import ModelTrace
 from skgnnx.blackbox.reference import PlainRuns
@@ -22,6 +22,7 @@ from skgnnx.graphs.unions import shared_graphs
 
 EXTRACTED_AT_ONCE = 2_048
 SAMPLED = 8
+WIDER_RING = 2
 
 
 class Cut(IntEnum):
@@ -162,19 +163,18 @@ class Batcher:
         return self.runs.same(self.runs.outputs(batch), expected)
 
     def _is_exact_elsewhere(self, batch: GraphBatch, sample: np.ndarray) -> bool:
-        outputs = self.runs.outputs_elsewhere([batch, self._wider(sample)])
+        wider = self._wider(sample)
+        outputs = None if wider is None else self.runs.outputs_elsewhere([batch, wider])
         return outputs is None or self.runs.same(*outputs)
 
-    def _wider(self, sample: np.ndarray) -> GraphBatch:
-        """Return whole graphs, each once, or wider cuts where no forward pass over a whole graph fits."""
-        X, hops = self.runs.X, self.trace.hops or 0
-        if bytes_of_whole(self.runs, self.trace) > memory_budget():
-            graphs = receptive_fields(X, sample, hops, WIDEST_RING, self.trace.both_ways)
-        elif X.exclude_link:
-            graphs = whole_graphs(X, sample)
-        else:
+    def _wider(self, sample: np.ndarray) -> GraphBatch | None:
+        """Return whole graphs, each once, or cuts wider than any that is used; None if neither fits."""
+        X = self.runs.X
+        if not X.exclude_link and bytes_of_whole(self.runs, self.trace) <= memory_budget():
             return shared_graphs(X[sample], self.runs.device)
-        return GraphBatch(X, sample, graphs, device=self.runs.device)
+        graphs = receptive_fields(X, sample, self.trace.hops or 0, WIDER_RING, self.trace.both_ways)
+        fits = bytes_of(len(graphs.edge_id) + len(graphs.node_id), self.trace) <= memory_budget()
+        return GraphBatch(X, sample, graphs, device=self.runs.device) if fits else None
 
     def _warn_if_whole(self) -> None:
         if self._warned or self.level == "graph":

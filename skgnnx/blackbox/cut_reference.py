@@ -17,13 +17,18 @@ WIDEST_RING = 3
 
 
 def bytes_of_whole(runs: PlainRuns, trace: ModelTrace) -> int:
-    """Return the memory that one forward pass over the graphs of all instances takes, roughly.
-
-    Without gradient the messages of one call are alive at a time, with their sources and their weighted copy.
-    """
+    """Return the memory that one forward pass over the graphs of all instances takes, roughly."""
     store = runs.X.store
     graphs = np.unique(runs.X.graph_index)
     size = int((np.diff(store.edge_ptr)[graphs] + np.diff(store.node_ptr)[graphs]).sum())
+    return bytes_of(size, trace)
+
+
+def bytes_of(size: int, trace: ModelTrace) -> int:
+    """Return the memory that one forward pass over so many nodes and edges takes, roughly.
+
+    Without gradient the messages of one call are alive at a time, with their sources and their weighted copy.
+    """
     return 4 * 3 * size * max([*trace.widths, 1])
 
 
