@@ -110,13 +110,15 @@ def learn_masks(
         If True, the first step has no penalties, and logits whose first gradient is zero are never penalised and end
         at 0, as in PyG.
     """
-    logits = {kind: p.logits.clone().requires_grad_() for kind, p in parameters.items()}
-    adam = {kind: Adam(p.logits, lr) for kind, p in parameters.items()}
-    support = {kind: p.weight for kind, p in parameters.items()}
+    # In single precision the logits' own rounding, step after step, is what batching would change most.
+    logits = {kind: p.logits.double().clone().requires_grad_() for kind, p in parameters.items()}
+    adam = {kind: Adam(logit, lr) for kind, logit in logits.items()}
+    support = {kind: p.weight.double() for kind, p in parameters.items()}
     stopping = Stopping(num_instances, tol, next(iter(logits.values())))
     for step in range(epochs):
         sigma = {kind: value.sigmoid() for kind, value in logits.items()}
-        loss = objective({kind: parameters[kind].entries(value) for kind, value in sigma.items()})
+        masks = {kind: value.to(parameters[kind].logits.dtype) for kind, value in sigma.items()}
+        loss = objective({kind: parameters[kind].entries(mask) for kind, mask in masks.items()}).double()
         if step > 0 or not gradient_support:
             for kind, penalty in penalties.items():
                 loss = loss + penalty(parameters[kind], sigma[kind], support[kind], num_instances)
@@ -131,8 +133,8 @@ def learn_masks(
             break
     final = {}
     for kind, logit in logits.items():
-        value = logit.detach().sigmoid()
-        final[kind] = parameters[kind].entries(value * support[kind] if gradient_support else value)
+        value = logit.detach().sigmoid() * (support[kind] if gradient_support else 1)
+        final[kind] = parameters[kind].entries(value.to(parameters[kind].logits.dtype))
     return LearnedMasks(final, stopping.loss, stopping.num_steps)
 
 
@@ -148,7 +150,10 @@ class Adam:
     """Adam with in-place moments; rows can be held still without disturbing the others."""
 
     def __init__(self, like: Tensor, lr: float, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8) -> None:
-        self.mean, self.square = torch.zeros_like(like), torch.zeros_like(like)
+        self.mean, self.square = (
+            torch.zeros_like(like, requires_grad=False),
+            torch.zeros_like(like, requires_grad=False),
+        )
         self.lr, self.betas, self.eps = lr, betas, eps
         self.steps = 0
 

@@ -22,7 +22,6 @@ Factory = Callable[[nn.Module], Any]
 Case = tuple[nn.Module, Instances]
 TOLERANCE = 1e-6
 KINDS = range(4)  # choices of a kind of mask
-FLOAT32_TOLERANCE = 1e-5  # the first steps of Adam magnify rounding where gradients nearly cancel
 
 
 def build(factory: Factory, model: Any, **params: Any) -> Any:
@@ -166,14 +165,12 @@ def require(holds: bool, explainer: Any, law: str, got: str = "") -> None:
 
 
 def require_same(
-    explainer: Any, first: Explanations, second: Explanations, law: str, tolerance: float | None = None
+    explainer: Any, first: Explanations, second: Explanations, law: str, tolerance: float = TOLERANCE
 ) -> None:
     """Raise AssertionError unless two explanations have the same targets and scores.
 
-    The tolerance is relative to the largest score of the instance where that is above 1; 0 asks for equal bits, None
-    for what the model's floating-point type allows.
+    The tolerance is relative to the largest score of the instance where that is above 1; 0 asks for equal bits.
     """
-    tolerance = _tolerance_for(explainer.model) if tolerance is None else tolerance
     require(len(first) == len(second), explainer, law, f"{len(first)} and {len(second)} instances")
     require(np.array_equal(first.targets, second.targets), explainer, law, f"{first.targets} and {second.targets}")
     for kind in first.masks:
@@ -185,12 +182,6 @@ def require_same(
             scale = max(1.0, float(np.abs(left).max(initial=0)))
             gap = float(np.abs(left - right).max(initial=0))
             require(gap <= tolerance * scale, explainer, law, f"{kind} scores that differ by {gap:.2g} at instance {i}")
-
-
-def _tolerance_for(model: Any) -> float:
-    module = getattr(model, "module_", model)
-    parameters = list(module.parameters()) if isinstance(module, nn.Module) else []
-    return TOLERANCE if parameters and parameters[0].dtype == torch.float64 else FLOAT32_TOLERANCE
 
 
 def _dense(E: Explanations, kind: str, i: int) -> np.ndarray:
