@@ -161,6 +161,11 @@ def log_probabilities(kind: str, output: Tensor) -> Tensor:
     return probabilities(kind, output).clamp_min(1e-30).log()
 
 
+def _logit(probability: Tensor) -> Tensor:
+    """Return log(p / (1 - p)), as far out as the floating-point type can tell p from 0 and 1."""
+    return probability.logit(eps=torch.finfo(probability.dtype).eps)
+
+
 def scores(kind: str, output: Tensor) -> Tensor:
     """Return pre-softmax scores of each target, from an output or from its head's argument.
 
@@ -170,10 +175,10 @@ def scores(kind: str, output: Tensor) -> Tensor:
     if kind == "binary_logit":
         return torch.cat([-output, output], dim=1)
     if kind == "binary_prob":
-        logit = output.clamp(1e-7, 1 - 1e-7).logit()
+        logit = _logit(output)
         return torch.cat([-logit, logit], dim=1)
     if kind == "multilabel_prob":
-        return output.clamp(1e-7, 1 - 1e-7).logit()
+        return _logit(output)
     if kind == "probs":
         return output.clamp_min(1e-30).log()
     return output
