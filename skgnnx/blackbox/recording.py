@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from skgnnx.blackbox.pyg_compat import MessagePassing, ends_of_call, fuse, message_passing_modules, unfuse
+from skgnnx.blackbox.edge_masking import Nodes, message_hooks
+from skgnnx.blackbox.pyg_compat import MessagePassing, ends_of_call, message_passing_modules
 
 
 @dataclass
@@ -51,16 +52,16 @@ class Recorder:
         x = x[0] if isinstance(x, (tuple, list)) and x else x
         self._inputs.append((layer, x if torch.is_tensor(x) else None, len(self.states)))
 
-    def propagate(self, name: str, layer: MessagePassing, edge_index: Tensor) -> None:
+    def propagate(self, name: str, layer: MessagePassing, edge_index: Tensor, nodes: Nodes) -> None:
         """Note that a layer starts to pass messages."""
         before = self._inputs[-1][1] if self._inputs else None
         self.states.append(HiddenState(name, before, ends_of_call(edge_index, layer)))
 
-    def message(self, messages: Tensor) -> None:
+    def message(self, layer: MessagePassing, messages: Tensor) -> None:
         """Note the messages of the call that has started last."""
         self.states[-1].messages = messages
 
-    def leave(self, output: Any) -> None:
+    def leave(self, layer: MessagePassing, args: Any, output: Any) -> None:
         """Note what a layer returns, for all of its calls."""
         _, _, first = self._inputs.pop()
         output = output[0] if isinstance(output, (tuple, list)) and output else output
@@ -83,19 +84,12 @@ def recorded(model: nn.Module) -> Iterator[list[HiddenState]]:
     list of HiddenState
         Filled as the model runs, in the order of the propagate calls.
     """
-    recorder, handles, fused = Recorder(), [], []
-    try:
-        for name, layer in message_passing_modules(model):
-            fused.append((layer, unfuse(layer)))
-            handles += [
-                layer.register_forward_pre_hook(lambda m, args, kw: recorder.enter(m, args, kw), with_kwargs=True),
-                layer.register_propagate_forward_pre_hook(lambda m, args, n=name: recorder.propagate(n, m, args[0])),
-                layer.register_message_forward_hook(lambda m, args, output: recorder.message(output)),
-                layer.register_forward_hook(lambda m, args, output: recorder.leave(output)),
-            ]
+    recorder = Recorder()
+    with ExitStack() as stack:
+        stack.enter_context(message_hooks(model, recorder.propagate, recorder.message))
+        for _, layer in message_passing_modules(model):
+            before = layer.register_forward_pre_hook(recorder.enter, with_kwargs=True)
+            after = layer.register_forward_hook(recorder.leave)
+            stack.callback(before.remove)
+            stack.callback(after.remove)
         yield recorder.states
-    finally:
-        for handle in handles:
-            handle.remove()
-        for layer, was in fused:
-            fuse(layer, was)

@@ -195,11 +195,6 @@ class GraphBatch:
         """Nodes of each instance that can reach the prediction."""
         return self.sum_nodes(self.node_reach.double())
 
-    @cached_property
-    def num_reached_edges(self) -> Tensor:
-        """Edges of each instance that can reach the prediction."""
-        return self.sum_edges(self.edge_reach.double())
-
     def keep_edges(self, keep: np.ndarray) -> GraphBatch:
         """Return the batch with a shorter edge list; nodes stay."""
         return self._with(self.graphs.keep_edges(keep))

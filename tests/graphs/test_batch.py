@@ -45,7 +45,6 @@ def test_sums_and_splits_are_per_instance(graphs, data):
     assert [len(part) for part in parts] == [graphs[row].num_edges for row in rows]
     assert batch.sum_edges(edges).tolist() == [float(part.sum()) for part in parts]
     assert batch.sum_nodes(nodes).tolist() == [float(part.sum()) for part in batch.split(nodes, "node")]
-    assert batch.num_reached_edges.tolist() == [graphs[row].num_edges for row in rows]
     assert batch.edge_id.tolist() == [e for row in rows for e in range(graphs[row].num_edges)]
     part = batch.take(np.array([len(rows) - 1]))
     assert torch.equal(part.x, graphs[rows[-1]].x)
