@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import functools
 import pickle
-import warnings
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -20,6 +18,7 @@ from skgnnx.testing.examples import example
 from skgnnx.testing.running import (
     Factory,
     build,
+    error_of,
     explained,
     masks_of,
     name_of,
@@ -44,7 +43,7 @@ def check_tasks(factory: Factory) -> None:
         model, X = example(level)
         explainer = build(factory, model)
         if level not in explainer.taxonomy.tasks:
-            refused = _raised(functools.partial(_use, explainer, X)) is not None
+            refused = error_of(functools.partial(_use, explainer, X)) is not None
             require(refused, explainer, f"{level} instances are not among its tasks and must be refused.")
             continue
         for kind in masks_of(explainer):
@@ -71,7 +70,7 @@ def check_black_box(factory: Factory) -> None:
             return model(batch.x, batch.edge_index, batch.batch).numpy()
 
     explainer = build(factory, predict)
-    error = _raised(lambda: _use(explainer, X))
+    error = error_of(lambda: _use(explainer, X))
     if not tags.black_box:
         require(isinstance(error, TypeError), explainer, "A callable as model must raise TypeError.", repr(error))
         return
@@ -111,7 +110,7 @@ def check_learning(factory: Factory) -> None:
     model, X = example(tags_of(factory).tasks[0])
     explainer = build(factory, model)
     if explainer.taxonomy.learned:
-        error = _raised(lambda: explainer.explain(X))
+        error = error_of(lambda: explainer.explain(X))
         law = "A method that learns must raise NotFittedError before fit."
         require(isinstance(error, NotFittedError), explainer, law, repr(error))
         return
@@ -168,16 +167,6 @@ def _use(explainer: Any, X: Instances) -> None:
     if explainer.taxonomy.learned:
         explainer.fit(X)
     explainer.explain(X)
-
-
-def _raised(use: Callable[[], Any]) -> Exception | None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)
-        try:
-            use()
-        except Exception as error:
-            return error
-    return None
 
 
 def check_trained_models(factory: Factory) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ from skgnnx.testing.networks import Network
 from skgnnx.testing.running import (
     Factory,
     build,
+    error_of,
     explained,
     masks_of,
     name_of,
@@ -74,7 +74,7 @@ def check_one_bad_instance(factory: Factory) -> None:
         model = BreaksAt(network, X.num_units("node", BAD), how)
         explainer = build(factory, model, on_error="nan")
         law = f"One instance for which the model gives {how} must not lose the others."
-        error = _error_of(lambda: _use(explainer, X, X[good]))  # noqa: B023 - called at once
+        error = error_of(lambda: _use(explainer, X, X[good]))  # noqa: B023 - called at once
         require(error is None, explainer, law, repr(error))
         E = explained(explainer, X, learn_from=X[good])
         require(np.array_equal(E.ok, np.arange(len(X)) != BAD), explainer, law, f"ok {E.ok.tolist()}")
@@ -161,7 +161,7 @@ def _must_raise(
     explainer: Any, X: Any, errors: tuple[type[Exception], ...], what: str, needs: str = "", fit: bool = True
 ) -> str:
     """Return the message of the error, or raise AssertionError if there is none of these."""
-    error = _error_of(lambda: _use(explainer, X, X if fit else None))
+    error = error_of(lambda: _use(explainer, X, X if fit else None))
     law = f"{what} must raise {' or '.join(cls.__name__ for cls in errors)}."
     require(isinstance(error, errors), explainer, law, f"{type(error).__name__}: {error}")
     require(needs in str(error), explainer, f"The error about {what} must name {needs!r}.", str(error))
@@ -172,13 +172,3 @@ def _use(explainer: Any, X: Any, learn_from: Any) -> None:
     if learn_from is not None and explainer.taxonomy.learned:
         explainer.fit(learn_from)
     explainer.explain(X)
-
-
-def _error_of(use: Callable[[], None]) -> Exception | None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)
-        try:
-            use()
-        except Exception as error:
-            return error
-    return None

@@ -158,6 +158,17 @@ def name_of(explainer: Any) -> str:
     return type(explainer).__name__
 
 
+def error_of(use: Callable[[], Any]) -> Exception | None:
+    """Return the error that a call raises, None if it raises none; its warnings are not what is looked at."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        try:
+            use()
+        except Exception as error:
+            return error
+    return None
+
+
 def require(holds: bool, explainer: Any, law: str, got: str = "") -> None:
     """Raise AssertionError, with the law and what came instead, unless it holds."""
     if not holds:
