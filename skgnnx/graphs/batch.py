@@ -73,10 +73,7 @@ class GraphBatch:
         self.edge_instance = self._tensor(edge_instance)
         self.node_reach = self._tensor(graphs.node_reach)
         self.edge_reach = self._tensor(graphs.edge_reach)
-        n = max(X.store.total_nodes, 1)
-        self._node_key = node_instance * n + graphs.node_id
-        ends = edge_instance * n + X.store.global_edges[:, graphs.edge_id]
-        self.edge_index = self._tensor(np.searchsorted(self._node_key, ends))
+        self.edge_index = self._tensor(graphs.ends + graphs.node_ptr[edge_instance])
 
     def __len__(self) -> int:
         return len(self.positions)
@@ -114,7 +111,8 @@ class GraphBatch:
             return torch.arange(len(self), device=self.device)
         n = max(X.store.total_nodes, 1)
         roots = X.element[positions] + X.store.node_ptr[X.graph_index[positions]][:, None]
-        rows = np.searchsorted(self._node_key, np.arange(len(self))[:, None] * n + roots)
+        node_key = np.repeat(np.arange(len(self)) * n, np.diff(self.graphs.node_ptr)) + self.graphs.node_id
+        rows = np.searchsorted(node_key, np.arange(len(self))[:, None] * n + roots)
         return self._tensor(rows[:, 0] if X.level == "node" else rows.T)
 
     @cached_property

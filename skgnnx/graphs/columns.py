@@ -48,6 +48,23 @@ def ranges(starts: np.ndarray, counts: np.ndarray) -> np.ndarray:
     return np.repeat(np.asarray(starts) - (ends - counts), counts) + np.arange(total)
 
 
+def id_type(count: int) -> type[np.signedinteger[Any]]:
+    """Return the smallest of int32 and int64 that numbers so many things."""
+    return np.int32 if count <= np.iinfo(np.int32).max else np.int64
+
+
+def stable_order(keys: np.ndarray, bound: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the stable order of int64 keys in ``[0, bound)``, and the keys in that order."""
+    bits = len(keys).bit_length()
+    if bound.bit_length() + bits > 63:
+        order = np.argsort(keys, kind="stable")
+        return order, keys[order]
+    # A key and its place in one number: plain sorting is vectorised, and several times faster than sorting places.
+    packed = (keys.astype(np.int64) << bits) | np.arange(len(keys))
+    packed.sort()
+    return packed & ((1 << bits) - 1), packed >> bits
+
+
 def offsets(sizes: Iterable[int]) -> np.ndarray:
     """Return where each of several consecutive parts starts, and where the last one ends."""
     return np.concatenate([[0], np.cumsum(np.fromiter(sizes, dtype=np.int64))])

@@ -9,7 +9,7 @@ import numpy as np
 from skgnnx.graphs.columns import ranges
 from skgnnx.graphs.entries import Entries, offsets
 from skgnnx.graphs.explanation_array import ExplanationArray
-from skgnnx.graphs.instances import Instances
+from skgnnx.graphs.instances import Instances, is_excluded
 from skgnnx.graphs.selection import units
 
 if TYPE_CHECKING:
@@ -167,27 +167,6 @@ def _find(rows: np.ndarray, ids: np.ndarray, wanted_rows: np.ndarray, wanted_ids
     known, wanted = rows * width + ids, wanted_rows * width + wanted_ids
     place = np.minimum(np.searchsorted(known, wanted), len(known) - 1)
     return np.where(known[place] == wanted, place, -1)
-
-
-def is_excluded(X: Instances, rows: np.ndarray, ends: np.ndarray) -> np.ndarray:
-    """Return True for edges between the two ends of the explained link, where that link is taken out of the graph.
-
-    Parameters
-    ----------
-    X : Instances
-        What is explained.
-    rows : ndarray of int, shape (k,)
-        Instance that each edge is looked at for.
-    ends : ndarray of int, shape (2, k)
-        Ends of the edges, local to their graph.
-
-    Returns
-    -------
-    ndarray of bool, shape (k,)
-    """
-    if not X.exclude_link:
-        return np.zeros(len(rows), dtype=bool)
-    return (np.sort(ends, axis=0) == np.sort(X.element[rows], axis=1).T).all(axis=0)
 
 
 def _is_binary(values: np.ndarray) -> bool:

@@ -221,4 +221,25 @@ class Instances(InstanceArray):
         return join_instances(list(parts))
 
 
-__all__ = ["Instance", "Instances"]
+def is_excluded(X: Instances, rows: np.ndarray, ends: np.ndarray) -> np.ndarray:
+    """Return True for edges between the two ends of the explained link, where that link is taken out of the graph.
+
+    Parameters
+    ----------
+    X : Instances
+        What is explained.
+    rows : ndarray of int, shape (k,)
+        Instance that each edge is looked at for.
+    ends : ndarray of int, shape (2, k)
+        Ends of the edges, local to their graph.
+
+    Returns
+    -------
+    ndarray of bool, shape (k,)
+    """
+    if not X.exclude_link:
+        return np.zeros(len(rows), dtype=bool)
+    return (np.sort(ends, axis=0) == np.sort(X.element[rows], axis=1).T).all(axis=0)
+
+
+__all__ = ["Instance", "Instances", "is_excluded"]

@@ -7,10 +7,10 @@ import torch
 from torch_geometric.data import Data
 
 from skgnnx.graphs.columns import ranges
-from skgnnx.graphs.conversion import convert, is_excluded
+from skgnnx.graphs.conversion import convert
 from skgnnx.graphs.cutting import keep_share
 from skgnnx.graphs.explanation_array import ExplanationArray
-from skgnnx.graphs.instances import Instances
+from skgnnx.graphs.instances import Instances, is_excluded
 
 
 def cut_out(E: ExplanationArray, sparsity: float) -> list[Data | None]:

@@ -18,8 +18,10 @@ from skgnnx.graphs.columns import (
     check_ends,
     checked_graph,
     edges_of,
+    id_type,
     offsets,
     ranges,
+    stable_order,
     weights_of,
 )
 
@@ -35,8 +37,10 @@ class EdgeIndex:
     @classmethod
     def build(cls, near_end: np.ndarray, far_end: np.ndarray, num_nodes: int) -> EdgeIndex:
         """Sort edges by their near end, keeping their order within a node."""
-        edge_id = np.argsort(near_end, kind="stable")
-        return cls(offsets(np.bincount(near_end, minlength=num_nodes)), far_end[edge_id], edge_id)
+        edge_id, _ = stable_order(near_end, num_nodes)
+        far_end = far_end.astype(id_type(num_nodes))[edge_id]
+        ptr = np.concatenate([[0], np.cumsum(np.bincount(near_end, minlength=num_nodes))])
+        return cls(ptr, far_end, edge_id.astype(id_type(len(edge_id))))
 
 
 class GraphStore:
@@ -134,6 +138,11 @@ class GraphStore:
         """Number of nodes of all graphs together."""
         return int(self.node_ptr[-1])
 
+    @property
+    def total_edges(self) -> int:
+        """Number of directed edges of all graphs together."""
+        return int(self.edge_ptr[-1])
+
     def num_nodes(self, graph: int) -> int:
         """Return the number of nodes of one graph."""
         return int(self.node_ptr[graph + 1] - self.node_ptr[graph])
@@ -204,13 +213,14 @@ class GraphStore:
     def _pairs(self) -> tuple[np.ndarray, np.ndarray]:
         """Whether each graph is undirected, and the reverse of each edge (global edge ids, -1 for loops)."""
         source, target = self.global_edges
-        n = max(self.total_nodes, 1)
-        forward, backward = source * n + target, target * n + source
-        by_forward = np.argsort(forward, kind="stable")
-        by_backward = np.argsort(backward, kind="stable")
+        # Sorted by one end before, a stable order by the other one sorts by both.
+        by_target, by_source = self.in_edges.edge_id, self.out_edges.edge_id
+        by_forward = by_target[stable_order(source[by_target], self.total_nodes)[0]]
+        by_backward = by_source[stable_order(target[by_source], self.total_nodes)[0]]
         partner = np.empty(len(source), dtype=np.int64)
         partner[by_forward] = by_backward
-        lonely = forward[by_forward] != backward[by_backward]
+        lonely = source[by_forward] != target[by_backward]
+        lonely |= target[by_forward] != source[by_backward]
         graph_of_edge = np.repeat(np.arange(self.num_graphs), np.diff(self.edge_ptr))
         undirected = np.ones(self.num_graphs, dtype=bool)
         undirected[graph_of_edge[by_forward[lonely]]] = False

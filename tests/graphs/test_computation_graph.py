@@ -1,12 +1,14 @@
 """Computation graphs against a breadth-first search over sets."""
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from skgnnx import Instances
-from skgnnx.graphs import computation_graph
+from skgnnx.graphs import breadth_first, computation_graph
+from skgnnx.graphs.columns import stable_order
 from skgnnx.graphs.computation_graph import receptive_fields, whole_graphs
 from skgnnx.testing import strategies
 
@@ -31,7 +33,7 @@ def naive(data, roots, hops, ring, both_ways, excluded=()):
     return nodes, edges
 
 
-def check(graphs, i, nodes, edges, hops):
+def check(graphs, i, nodes, edges, hops, data):
     node, edge = slice(*graphs.node_ptr[i : i + 2]), slice(*graphs.edge_ptr[i : i + 2])
     assert graphs.node_id[node].tolist() == sorted(nodes)
     assert graphs.edge_id[edge].tolist() == sorted(edges)
@@ -39,8 +41,11 @@ def check(graphs, i, nodes, edges, hops):
     assert graphs.edge_level[edge].tolist() == [edges[e] for e in sorted(edges)]
     assert graphs.node_reach[node].tolist() == [nodes[v] <= hops for v in sorted(nodes)]
     assert graphs.edge_reach[edge].tolist() == [edges[e] < hops for e in sorted(edges)]
+    ends = graphs.node_id[node][graphs.ends[:, edge]]
+    assert ends.tolist() == data.edge_index[:, sorted(edges)].tolist()
 
 
+FIELDS = ("node_ptr", "node_id", "node_level", "edge_ptr", "edge_id", "edge_level", "ends")
 HOW = {"hops": st.integers(0, 3), "ring": st.integers(0, 1), "both_ways": st.booleans()}
 
 
@@ -51,9 +56,9 @@ def test_nodes(data, how, draw):
     rows = np.array(draw.draw(st.permutations(range(len(nodes)))))
     graphs = receptive_fields(X, rows, **how)
     for place, row in enumerate(rows):
-        check(graphs, place, *naive(data, [nodes[row]], **how), how["hops"])
+        check(graphs, place, *naive(data, [nodes[row]], **how), how["hops"], data)
     part = graphs.take(np.array([len(rows) - 1, 0]))
-    check(part, 1, *naive(data, [nodes[rows[0]]], **how), how["hops"])
+    check(part, 1, *naive(data, [nodes[rows[0]]], **how), how["hops"], data)
 
 
 @given(strategies.graphs(), st.fixed_dictionaries(HOW), st.booleans(), st.data())
@@ -65,26 +70,47 @@ def test_links(data, how, exclude, draw):
     whole = whole_graphs(X, np.arange(len(links)))
     for i, (first, second) in enumerate(links):
         excluded = {(first, second), (second, first)} if exclude else ()
-        check(graphs, i, *naive(data, [first, second], **how, excluded=excluded), how["hops"])
+        check(graphs, i, *naive(data, [first, second], **how, excluded=excluded), how["hops"], data)
         kept = [n for n, pair in enumerate(data.edge_index.T.tolist()) if tuple(pair) not in excluded]
         assert whole.edge_id[whole.edge_ptr[i] : whole.edge_ptr[i + 1]].tolist() == kept
     assert whole.node_reach.all()
     assert whole.edge_reach.all()
 
 
-@given(strategies.graphs(), st.fixed_dictionaries(HOW))
-def test_little_scratch_memory_changes_nothing(data, how):
+@given(strategies.graphs(), st.fixed_dictionaries(HOW), st.integers(1, 3))
+def test_cutting_few_instances_at_once_changes_nothing(data, how, group):
     X = Instances.from_nodes(data)
     rows = np.arange(len(X))
     expected = receptive_fields(X, rows, **how)
-    before = computation_graph.SCRATCH_CELLS
-    computation_graph.SCRATCH_CELLS = 2 * data.num_nodes
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(breadth_first, "EDGES_AT_ONCE", 1)
+        patch.setattr(computation_graph, "FIRST_GROUP", group)
         got = receptive_fields(X, rows, **how)
-    finally:
-        computation_graph.SCRATCH_CELLS = before
-    for field in ("node_ptr", "node_id", "node_level", "edge_ptr", "edge_id", "edge_level"):
+    for field in FIELDS:
         assert np.array_equal(getattr(got, field), getattr(expected, field))
+        assert getattr(got, field).dtype == getattr(expected, field).dtype
+
+
+@given(strategies.graphs(), st.fixed_dictionaries(HOW))
+def test_ids_too_large_to_be_packed_change_nothing(data, how):
+    X = Instances.from_nodes(data)
+    rows = np.arange(len(X))
+    expected = receptive_fields(X, rows, **how)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(breadth_first, "stable_order", lambda keys, bound: stable_order(keys, 2**62))
+        got = receptive_fields(X, rows, **how)
+    for field in FIELDS:
+        assert np.array_equal(getattr(got, field), getattr(expected, field))
+
+
+@given(st.lists(strategies.graphs(edge_input="edge_attr"), min_size=1, max_size=4), st.data())
+def test_edges_of_whole_graphs_have_their_own_ends(graphs, draw):
+    X = Instances.from_graphs(graphs)
+    rows = np.array(draw.draw(st.lists(st.integers(0, len(X) - 1), min_size=1, max_size=4)))
+    whole = whole_graphs(X, rows)
+    for i, row in enumerate(rows):
+        ends = whole.ends[:, whole.edge_ptr[i] : whole.edge_ptr[i + 1]]
+        assert ends.tolist() == graphs[row].edge_index.tolist()
 
 
 @given(strategies.graphs(), st.data())
@@ -99,3 +125,22 @@ def test_shorter_lists(data, draw):
         old, new = slice(*graphs.edge_ptr[i : i + 2]), slice(*shorter.edge_ptr[i : i + 2])
         assert shorter.edge_id[new].tolist() == graphs.edge_id[old][kept[old]].tolist()
         assert shorter.edge_level[new].tolist() == graphs.edge_level[old][kept[old]].tolist()
+
+
+@given(strategies.graphs(), st.fixed_dictionaries(HOW), st.data())
+def test_fewer_nodes_keep_the_ends_of_their_edges(data, how, draw):
+    X = Instances.from_nodes(data)
+    graphs = receptive_fields(X, np.arange(len(X)), **how)
+    flags = st.lists(st.booleans(), min_size=len(graphs.node_id), max_size=len(graphs.node_id))
+    keep = np.array(draw.draw(flags), bool)
+    first = np.repeat(graphs.node_ptr[:-1], np.diff(graphs.edge_ptr))
+    fewer = graphs.keep_edges(keep[graphs.ends + first].all(axis=0)).keep_nodes(keep)
+    first = np.repeat(fewer.node_ptr[:-1], np.diff(fewer.edge_ptr))
+    assert np.array_equal(fewer.node_id[fewer.ends + first], data.edge_index.numpy()[:, fewer.edge_id])
+
+
+@given(st.lists(st.integers(0, 5), max_size=30), st.sampled_from([6, 2**62]))
+def test_stable_order(keys, bound):
+    order, ordered = stable_order(np.array(keys, dtype=np.int64), bound)
+    assert order.tolist() == sorted(range(len(keys)), key=keys.__getitem__)
+    assert ordered.tolist() == sorted(keys)
