@@ -65,7 +65,8 @@ class BreadthFirstSearch:
         instance, node = np.divmod(self.keys[newest], self.total_nodes)
         store, before = self.X.store, self.num_edges
         keys = [self.keys]
-        for index in (store.in_edges, store.out_edges) if self.both_ways else (store.in_edges,):
+        for against in (False, True) if self.both_ways else (False,):
+            index = store.out_edges if against else store.in_edges
             start = index.ptr[node]
             counts = index.ptr[node + 1] - start
             before += int(counts.sum())
@@ -81,7 +82,7 @@ class BreadthFirstSearch:
             keys.append(owner * self.total_nodes + far_end)
             self.edge_keys.append(owner * self.total_edges + edge_id)
             self.near.append(near)
-            self.against.append(np.full(len(near), index is store.out_edges and self.both_ways))
+            self.against.append(np.full(len(near), against))
         self.level_sizes.append(sum(len(part) for part in keys[1:]))
         self.keys = np.concatenate(keys)
         return True
