@@ -3,58 +3,91 @@
 from __future__ import annotations
 
 import hashlib
+from math import gcd
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from scipy.special import ndtri
 from torch import Tensor
 
 if TYPE_CHECKING:
     from skgnnx.graphs.batch import GraphBatch
 
+GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+
 
 def draw_normal(batch: GraphBatch, random_state: int, shape: str, columns: int | None) -> Tensor:
-    """Draw standard normal noise, one stream per instance; see `GraphBatch.noise`."""
+    """Draw standard normal noise, one stream per instance; see `GraphBatch.noise`.
+
+    A stream is SplitMix64 (Steele, Lea and Flood 2014), whose numbers can be had in any order, so all instances draw at
+    once.
+    """
     graphs = batch.graphs
     reach = {"edge": graphs.edge_reach, "node": graphs.node_reach, "instance": np.ones(len(batch), dtype=bool)}[shape]
     ptr = {"edge": graphs.edge_ptr, "node": graphs.node_ptr, "instance": np.arange(len(batch) + 1)}[shape]
     size = (len(reach),) if columns is None else (len(reach), columns)
     values = np.zeros(size)
-    for i, digest in enumerate(_digests(batch)):
-        seed = hashlib.blake2b(digest + f"{random_state}|{shape}".encode(), digest_size=16).digest()
-        stream = np.random.Generator(np.random.Philox(int.from_bytes(seed, "little")))
-        rows = np.flatnonzero(reach[ptr[i] : ptr[i + 1]]) + ptr[i]
-        values[rows] = stream.standard_normal((len(rows), *size[1:]))
+    rows, own_ptr, number = _reached(reach, ptr)
+    seed = hashlib.blake2b(f"{random_state}|{shape}".encode(), digest_size=8).digest()
+    streams = _mixed(_digests(batch) ^ np.frombuffer(seed, dtype="<u8"))
+    width = int(np.prod(size[1:]))
+    start = np.repeat(streams, np.diff(own_ptr)) + number * np.uint64(width) * GOLDEN
+    bits = _mixed(start[:, None] + np.arange(1, width + 1, dtype=np.uint64) * GOLDEN)
+    # 52 bits and a half: the largest is still below 1, whose normal quantile is infinite.
+    values[rows] = ndtri(((bits >> np.uint64(12)) + 0.5) * 2.0**-52).reshape(-1, *size[1:])
     return torch.from_numpy(values).to(batch.device)
 
 
-def _digests(batch: GraphBatch) -> list[bytes]:
+def _digests(batch: GraphBatch) -> np.ndarray:
     """Digest of each instance: features, edges and attributes that reach it, element and target."""
-    graphs, ends = batch.graphs, batch.edge_index.cpu().numpy()
-    rank = np.cumsum(graphs.node_reach) - 1
-    columns = batch.X.store.columns
-    node_keys = [key for key in ("x", "pos") if key in columns and columns[key].slot == "node"]
-    edge_keys = [key for key in ("edge_attr", "edge_weight", "edge_type") if key in columns]
-    edge_keys = [key for key in edge_keys if columns[key].slot == "edge"]
-    rows = np.atleast_2d(batch.rows.cpu().numpy())
-    digests = []
-    for i in range(len(batch)):
-        nodes = np.arange(graphs.node_ptr[i], graphs.node_ptr[i + 1])[
-            graphs.node_reach[slice(*graphs.node_ptr[i : i + 2])]
-        ]
-        edges = np.arange(graphs.edge_ptr[i], graphs.edge_ptr[i + 1])[
-            graphs.edge_reach[slice(*graphs.edge_ptr[i : i + 2])]
-        ]
-        first = rank[nodes[0]] if len(nodes) else 0
-        content = hashlib.blake2b(str((len(nodes), len(edges))).encode(), digest_size=16)
-        content.update((rank[ends[:, edges]] - first).tobytes())
-        for key in node_keys:
-            content.update(columns[key].values[graphs.node_id[nodes]].tobytes())
-        for edge_key in edge_keys:
-            content.update(columns[edge_key].values[graphs.edge_id[edges]].tobytes())
-        if batch.X.level != "graph":
-            content.update((rank[rows[:, i]] - first).tobytes())
-        if batch.targets is not None:
-            content.update(int(batch.targets[i]).to_bytes(8, "little", signed=True))
-        digests.append(content.digest())
-    return digests
+    graphs, columns = batch.graphs, batch.X.store.columns
+    nodes, node_ptr, node_number = _reached(graphs.node_reach, graphs.node_ptr)
+    edges, edge_ptr, edge_number = _reached(graphs.edge_reach, graphs.edge_ptr)
+    rank = np.zeros(batch.num_nodes, dtype=np.uint64)  # among the nodes of an instance that reach it
+    rank[nodes] = node_number
+    counts = np.stack([np.diff(node_ptr), np.diff(edge_ptr)], axis=1)
+    digest = _mixed(_of_rows(counts))
+    parts = [(rank[batch.edge_index.cpu().numpy()[:, edges]].T, edge_ptr, edge_number)]
+    for key in ("x", "pos"):
+        if key in columns and columns[key].slot == "node":
+            parts.append((columns[key].values[graphs.node_id[nodes]], node_ptr, node_number))
+    for key in ("edge_attr", "edge_weight", "edge_type"):
+        if key in columns and columns[key].slot == "edge":
+            parts.append((columns[key].values[graphs.edge_id[edges]], edge_ptr, edge_number))
+    for values, ptr, number in parts:
+        each = _mixed(_of_rows(values) + (number + np.uint64(1)) * GOLDEN)
+        total = np.concatenate([np.zeros(1, dtype=np.uint64), np.cumsum(each, dtype=np.uint64)])
+        digest = _mixed(digest * GOLDEN + total[ptr[1:]] - total[ptr[:-1]])
+    if batch.X.level != "graph":
+        ends = np.atleast_2d(batch.rows.cpu().numpy())
+        digest = _mixed(digest + _of_rows(rank[ends].T))
+    if batch.targets is not None:
+        digest = _mixed(digest * GOLDEN + batch.targets.cpu().numpy().astype(np.uint64))
+    return digest
+
+
+def _reached(reach: np.ndarray, ptr: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return what reaches a prediction, the first of each instance among it, and its number within the instance."""
+    reached = np.flatnonzero(reach)
+    own_ptr = np.searchsorted(reached, ptr)
+    number = np.arange(len(reached)) - np.repeat(own_ptr[:-1], np.diff(own_ptr))
+    return reached, own_ptr, number.astype(np.uint64)
+
+
+def _of_rows(values: np.ndarray) -> np.ndarray:
+    """Hash each row: its bits times one odd number per column, summed modulo 2^64."""
+    rows = np.ascontiguousarray(values.reshape(len(values), int(np.prod(values.shape[1:]))))
+    bits = rows.view(f"u{gcd(rows.itemsize * rows.shape[1], 8)}").astype(np.uint64, copy=False)
+    factors = _mixed(np.arange(1, bits.shape[1] + 1, dtype=np.uint64) * GOLDEN) | np.uint64(1)
+    return bits @ factors
+
+
+def _mixed(keys: np.ndarray) -> np.ndarray:
+    """Return the output function of SplitMix64: every bit of a key changes half of the bits."""
+    keys = keys ^ (keys >> np.uint64(30))
+    keys *= np.uint64(0xBF58476D1CE4E5B9)
+    keys ^= keys >> np.uint64(27)
+    keys *= np.uint64(0x94D049BB133111EB)
+    keys ^= keys >> np.uint64(31)
+    return keys
