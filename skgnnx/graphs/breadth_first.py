@@ -7,7 +7,8 @@ from typing import NamedTuple
 import numpy as np
 
 from skgnnx.graphs.columns import id_type, ranges, stable_order
-from skgnnx.graphs.instances import Instances, is_excluded
+from skgnnx.graphs.instance_array import is_excluded
+from skgnnx.graphs.instances import Instances
 
 EDGES_AT_ONCE = 1 << 16
 

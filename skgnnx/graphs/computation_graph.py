@@ -9,7 +9,8 @@ import numpy as np
 
 from skgnnx.graphs.breadth_first import EDGES_AT_ONCE, BreadthFirstSearch
 from skgnnx.graphs.columns import id_type, ranges
-from skgnnx.graphs.instances import Instances, is_excluded
+from skgnnx.graphs.instance_array import is_excluded
+from skgnnx.graphs.instances import Instances
 
 FIRST_GROUP, LARGEST_GROUP = 64, 2_048
 

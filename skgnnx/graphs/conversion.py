@@ -9,7 +9,8 @@ import numpy as np
 from skgnnx.graphs.columns import ranges
 from skgnnx.graphs.entries import Entries, offsets
 from skgnnx.graphs.explanation_array import ExplanationArray
-from skgnnx.graphs.instances import Instances, is_excluded
+from skgnnx.graphs.instance_array import is_excluded
+from skgnnx.graphs.instances import Instances
 from skgnnx.graphs.selection import units
 
 if TYPE_CHECKING:

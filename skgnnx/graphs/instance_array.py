@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from torch_geometric.data import Data
@@ -12,6 +13,9 @@ from torch_geometric.data import Data
 from skgnnx.graphs.arguments import checked_target
 from skgnnx.graphs.store import GraphStore
 from skgnnx.graphs.truth import Truth
+
+if TYPE_CHECKING:
+    from skgnnx.graphs.instances import Instances
 
 LEVELS = {0: "graph", 1: "node", 2: "edge"}
 
@@ -164,6 +168,58 @@ class InstanceArray:
         graphs = [function(self.store.graph(g)) for g in range(self.store.num_graphs)]
         return self._over(GraphStore.from_graphs(graphs).like(self.store), self.graph_index, self.node_ids)
 
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the instances, their graphs and the index of their edges to a new folder, without pickle.
+
+        Parameters
+        ----------
+        path : path-like
+            A folder that does not exist. It appears under this name when it is complete.
+
+        Raises
+        ------
+        FileExistsError
+            If there is something under this name.
+        TypeError
+            If an id is neither number nor string.
+        """
+        from skgnnx.graphs.folder import write
+
+        write(self, path)
+
+    @staticmethod
+    def open(path: str | os.PathLike[str]) -> Instances:
+        """Map a folder written by `save` into memory; arrays are read where they are used, and cannot be changed.
+
+        Parameters
+        ----------
+        path : path-like
+            The folder. It must stay as it is while the instances are used.
+
+        Returns
+        -------
+        Instances
+
+        Raises
+        ------
+        ValueError
+            If the folder was not written by `save`, or by a newer version, or if some of it is missing or damaged.
+
+        Examples
+        --------
+        >>> import tempfile, torch
+        >>> from torch_geometric.data import Data
+        >>> from skgnnx import Instances
+        >>> X = Instances.from_nodes(Data(x=torch.eye(3), edge_index=torch.tensor([[0, 1], [1, 2]])))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     X.save(f"{folder}/graph")
+        ...     len(Instances.from_nodes(Instances.open(f"{folder}/graph"), nodes=[2]))
+        1
+        """
+        from skgnnx.graphs.folder import read
+
+        return read(path)
+
     def with_target(self, target: Any) -> Self:
         """Return the same instances with other targets (None, an int, or one int per instance)."""
         X = self[:]
@@ -174,3 +230,24 @@ class InstanceArray:
         X = self[:]
         X.store, X.graph_index, X.node_ids = store, graph_index, node_ids
         return X
+
+
+def is_excluded(X: InstanceArray, rows: np.ndarray, ends: np.ndarray) -> np.ndarray:
+    """Return True for edges between the two ends of the explained link, where that link is taken out of the graph.
+
+    Parameters
+    ----------
+    X : InstanceArray
+        What is explained.
+    rows : ndarray of int, shape (k,)
+        Instance that each edge is looked at for.
+    ends : ndarray of int, shape (2, k)
+        Ends of the edges, local to their graph.
+
+    Returns
+    -------
+    ndarray of bool, shape (k,)
+    """
+    if not X.exclude_link:
+        return np.zeros(len(rows), dtype=bool)
+    return (np.sort(ends, axis=0) == np.sort(X.element[rows], axis=1).T).all(axis=0)

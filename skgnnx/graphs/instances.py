@@ -92,7 +92,7 @@ class Instances(InstanceArray):
     @classmethod
     def from_nodes(
         cls,
-        data: Data,
+        data: Data | Instances,
         nodes: Any = None,
         target: Any = None,
         *,
@@ -104,8 +104,9 @@ class Instances(InstanceArray):
 
         Parameters
         ----------
-        data : Data
-            The graph; its tensors are shared, not copied, so do not change them afterwards.
+        data : Data or Instances
+            The graph; its tensors are shared, not copied, so do not change them afterwards. Instances of one graph, as
+            `open` returns them, stand for that graph with its index and its names of nodes.
         nodes : None, array-like of int or of bool, default=None
             Node ids, or a mask over the nodes; None means all nodes.
         target, truth, ids
@@ -122,7 +123,7 @@ class Instances(InstanceArray):
         IndexError
             If a node id is out of range; the message names its position.
         """
-        store = GraphStore.from_graphs([data])
+        store, node_ids = _one_graph(data, node_ids)
         element = node_elements(nodes, store.num_nodes(0))[:, None]
         graph_index = np.zeros(len(element), dtype=np.int64)
         names = checked_node_ids(node_ids, store.num_nodes(0))
@@ -133,7 +134,7 @@ class Instances(InstanceArray):
     @classmethod
     def from_edges(
         cls,
-        data: Data,
+        data: Data | Instances,
         edge_label_index: Any,
         target: Any = None,
         *,
@@ -146,8 +147,8 @@ class Instances(InstanceArray):
 
         Parameters
         ----------
-        data : Data
-            The graph that the links belong to.
+        data : Data or Instances
+            The graph that the links belong to, as in `from_nodes`.
         edge_label_index : array-like of shape (2, n)
             Source and target node of each link.
         target, truth, ids, node_ids
@@ -167,7 +168,7 @@ class Instances(InstanceArray):
         ValueError
             If `edge_label_index` does not have two rows.
         """
-        store = GraphStore.from_graphs([data])
+        store, node_ids = _one_graph(data, node_ids)
         pairs = as_int_array(edge_label_index, "edge_label_index")
         if pairs.ndim != 2 or pairs.shape[0] != 2:
             raise ValueError(f"'edge_label_index' must have shape (2, n). Got {pairs.shape}.")
@@ -221,25 +222,16 @@ class Instances(InstanceArray):
         return join_instances(list(parts))
 
 
-def is_excluded(X: Instances, rows: np.ndarray, ends: np.ndarray) -> np.ndarray:
-    """Return True for edges between the two ends of the explained link, where that link is taken out of the graph.
-
-    Parameters
-    ----------
-    X : Instances
-        What is explained.
-    rows : ndarray of int, shape (k,)
-        Instance that each edge is looked at for.
-    ends : ndarray of int, shape (2, k)
-        Ends of the edges, local to their graph.
-
-    Returns
-    -------
-    ndarray of bool, shape (k,)
-    """
-    if not X.exclude_link:
-        return np.zeros(len(rows), dtype=bool)
-    return (np.sort(ends, axis=0) == np.sort(X.element[rows], axis=1).T).all(axis=0)
+def _one_graph(data: Data | InstanceArray, node_ids: Any) -> tuple[GraphStore, Any]:
+    """Return the store of one graph, and the names of its nodes."""
+    if not isinstance(data, InstanceArray):
+        return GraphStore.from_graphs([data]), node_ids
+    if data.store.num_graphs != 1:
+        raise ValueError(
+            f"'data' must hold one graph. Got Instances of {data.store.num_graphs} graphs; pass the Data of one."
+        )
+    known = None if data.node_ids is None else data.node_ids[0]
+    return data.store, known if node_ids is None else node_ids
 
 
-__all__ = ["Instance", "Instances", "is_excluded"]
+__all__ = ["Instance", "Instances"]

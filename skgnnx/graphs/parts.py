@@ -10,7 +10,8 @@ from skgnnx.graphs.columns import ranges
 from skgnnx.graphs.conversion import convert
 from skgnnx.graphs.cutting import keep_share
 from skgnnx.graphs.explanation_array import ExplanationArray
-from skgnnx.graphs.instances import Instances, is_excluded
+from skgnnx.graphs.instance_array import is_excluded
+from skgnnx.graphs.instances import Instances
 
 
 def cut_out(E: ExplanationArray, sparsity: float) -> list[Data | None]:

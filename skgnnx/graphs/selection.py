@@ -141,7 +141,7 @@ def edge_pairs(X: Instances, entries: Entries, rows: np.ndarray) -> tuple[np.nda
     store = X.store
     edge = store.edge_ptr[X.graph_index[rows]] + entries.ids
     source, target = store.edge_index[:, edge]
-    partner = store._pairs[1][edge]
+    partner = store.all_partners[edge]
     turned = (source > target) & (partner >= 0) & (partner != edge)
     pair = np.where(turned | (partner < 0), partner, edge)
     return np.where(turned, target, source), np.where(turned, source, target), pair

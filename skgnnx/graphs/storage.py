@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import uuid
-import warnings
 import zipfile
 import zlib
 from pathlib import Path
@@ -13,13 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from skgnnx.graphs.columns import Column
 from skgnnx.graphs.digest import instances_digest
 from skgnnx.graphs.entries import Entries
 from skgnnx.graphs.explanations import Explanations
+from skgnnx.graphs.instance_parts import get_instances, put_instances
 from skgnnx.graphs.instances import Instances
 from skgnnx.graphs.packing import Packer, unpack
-from skgnnx.graphs.store import GraphStore
 from skgnnx.graphs.stripped import StrippedStore
 
 FORMAT = "skgnnx.explanations"
@@ -61,7 +59,7 @@ def read(path: str | os.PathLike[str], instances: Instances | None) -> Explanati
         )
     try:
         buffers = {dtype: arrays[f"buffer{i}"] for i, dtype in enumerate(header["buffers"])}
-        X = _instances(header["instances"], arrays, buffers)
+        X = get_instances(header["instances"], arrays, buffers)
         masks = {kind: _entries(parts, kind, arrays) for kind, parts in header["masks"].items()}
         fields = {key: unpack({"dict": header[key]}, buffers) for key in ("params", "box", "extras")}
         fields |= {key: header[key] for key in ("kind", "hard", "sparsity", "explainer", "model_digest", "errors")}
@@ -95,66 +93,9 @@ def _entries(parts: list[str], kind: str, arrays: dict[str, np.ndarray]) -> Entr
 def _put_instances(X: Instances, graphs: str | bool, packer: Packer, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
     if graphs != "all":
         X = X.compact()
-    stripped = graphs is False or isinstance(X.store, StrippedStore)
-    arrays["graph_index"], arrays["element"] = X.graph_index, X.element
-    if X.target is not None:
-        arrays["target"] = X.target
-    truth = None if X.truth is None else {kind: list(values) for kind, values in X.truth.items()}
-    return {
-        "ids": packer.pack(X.ids, "ids"),
-        "truth": packer.pack(truth, "truth"),
-        "node_ids": packer.pack(X.node_ids, "node_ids"),
-        "exclude_link": X.exclude_link,
-        "digest": None if isinstance(X.store, StrippedStore) else instances_digest(X),
-        "store": _put_store(X.store, stripped, packer, arrays),
-    }
-
-
-def _put_store(
-    store: GraphStore, stripped: bool, packer: Packer, arrays: dict[str, np.ndarray]
-) -> dict[str, Any] | None:
-    arrays["node_ptr"], arrays["edge_ptr"] = store.node_ptr, store.edge_ptr
-    if stripped:
-        return None
-    arrays["edge_index"] = store.edge_index
-    columns = []
-    for i, (key, column) in enumerate(store.columns.items()):
-        arrays[f"column{i}.values"], arrays[f"column{i}.ptr"] = column.values, column.ptr
-        columns.append([key, column.slot, column.along_last])
-    objects = {}
-    for key, values in store.objects.items():
-        try:
-            objects[key] = packer.pack(values, f"The graphs' {key!r}")
-        except TypeError as error:
-            warnings.warn(f"{error} It is left out of the file.", UserWarning, stacklevel=5)
-    return {"columns": columns, "objects": objects, "sparse": store.sparse}
-
-
-def _instances(header: dict[str, Any], arrays: dict[str, np.ndarray], buffers: dict[str, np.ndarray]) -> Instances:
-    truth = unpack(header["truth"], buffers)
-    if truth is not None:
-        truth = {kind: _object_column(values) for kind, values in truth.items()}
-    return Instances(
-        _store(header["store"], arrays, buffers),
-        arrays["graph_index"],
-        arrays["element"],
-        arrays.get("target"),
-        truth=truth,
-        ids=unpack(header["ids"], buffers),
-        node_ids=unpack(header["node_ids"], buffers),
-        exclude_link=header["exclude_link"],
-    )
-
-
-def _store(header: dict[str, Any] | None, arrays: dict[str, np.ndarray], buffers: dict[str, np.ndarray]) -> GraphStore:
-    if header is None:
-        return StrippedStore(arrays["node_ptr"], arrays["edge_ptr"])
-    columns = {
-        key: Column(slot, arrays[f"column{i}.values"], arrays[f"column{i}.ptr"], along_last)
-        for i, (key, slot, along_last) in enumerate(header["columns"])
-    }
-    objects = {key: unpack(values, buffers) for key, values in header["objects"].items()}
-    return GraphStore(arrays["edge_index"], arrays["node_ptr"], arrays["edge_ptr"], columns, objects, header["sparse"])
+    stripped = isinstance(X.store, StrippedStore)
+    header = put_instances(X, packer, arrays, stripped=stripped or graphs is False)
+    return header | {"digest": None if stripped else instances_digest(X)}
 
 
 def _same_instances(X: Instances, digest: str | None, path: str | os.PathLike[str]) -> Instances:
@@ -164,12 +105,6 @@ def _same_instances(X: Instances, digest: str | None, path: str | os.PathLike[st
             f"Got others than those of {str(path)!r}."
         )
     return X
-
-
-def _object_column(values: list[Any]) -> np.ndarray:
-    column = np.empty(len(values), dtype=object)
-    column[:] = values
-    return column
 
 
 def _write_archive(path: Path, arrays: dict[str, Any]) -> None:

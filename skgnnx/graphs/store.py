@@ -124,7 +124,7 @@ class GraphStore:
 
     def __getstate__(self) -> dict[str, Any]:
         state = self.__dict__.copy()
-        for cache in ("_pairs", "in_edges", "out_edges", "global_edges"):
+        for cache in ("pairs", "in_edges", "out_edges", "global_edges"):
             state.pop(cache, None)
         return state
 
@@ -209,15 +209,20 @@ class GraphStore:
         source, target = self.global_edges
         return EdgeIndex.build(near_end=source, far_end=target, num_nodes=self.total_nodes)
 
+    def with_index(self, in_edges: EdgeIndex, out_edges: EdgeIndex, pairs: tuple[np.ndarray, np.ndarray]) -> GraphStore:
+        """Return the store with an index that was built before: `in_edges`, `out_edges` and `pairs`."""
+        self.__dict__.update(in_edges=in_edges, out_edges=out_edges, pairs=pairs)
+        return self
+
     @cached_property
-    def _pairs(self) -> tuple[np.ndarray, np.ndarray]:
+    def pairs(self) -> tuple[np.ndarray, np.ndarray]:
         """Whether each graph is undirected, and the reverse of each edge (global edge ids, -1 for loops)."""
         source, target = self.global_edges
         # Sorted by one end before, a stable order by the other one sorts by both.
         by_target, by_source = self.in_edges.edge_id, self.out_edges.edge_id
         by_forward = by_target[stable_order(source[by_target], self.total_nodes)[0]]
         by_backward = by_source[stable_order(target[by_source], self.total_nodes)[0]]
-        partner = np.empty(len(source), dtype=np.int64)
+        partner = np.empty(len(source), dtype=by_target.dtype)
         partner[by_forward] = by_backward
         lonely = source[by_forward] != target[by_backward]
         lonely |= target[by_forward] != source[by_backward]
@@ -231,18 +236,18 @@ class GraphStore:
 
     def is_undirected(self, graph: int) -> bool:
         """Return True if every edge of the graph has its reverse, with multiplicity (loops aside)."""
-        return bool(self._pairs[0][graph])
+        return bool(self.pairs[0][graph])
 
     def partner(self, graph: int) -> np.ndarray:
         """Return for each edge the id of its reverse: itself in a directed graph, -1 for a loop."""
         first = self.edge_ptr[graph]
-        partner = self._pairs[1][first : self.edge_ptr[graph + 1]]
+        partner = self.pairs[1][first : self.edge_ptr[graph + 1]]
         return np.where(partner < 0, -1, partner - first)
 
     @property
     def all_partners(self) -> np.ndarray:
         """The reverse of every edge of the store, as in `partner` but with ids of the whole store."""
-        return self._pairs[1]
+        return self.pairs[1]
 
     def _check_finite(self) -> None:
         for key in ("x", "edge_attr", "edge_weight"):

@@ -8,7 +8,7 @@ import numpy as np
 from scipy.stats import rankdata
 
 from skgnnx.graphs import Explanations, units
-from skgnnx.graphs.instances import is_excluded
+from skgnnx.graphs.instance_array import is_excluded
 
 NOUN = {"graph": "graph", "node": "node", "edge": "link"}
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from skgnnx.graphs import Explanations, Instances, Units, units
-from skgnnx.graphs.instances import is_excluded
+from skgnnx.graphs.instance_array import is_excluded
 from skgnnx.graphs.selection import edge_pairs
 from skgnnx.graphs.truth import as_alternatives
 
