@@ -323,7 +323,7 @@ class TestOutputs:
 
     @pytest.mark.parametrize("threshold", [0.5, 0.8])
     def test_a_label_is_predicted_from_the_threshold_on(self, threshold):
-        E = self.explained("multilabel", 3, target=np.arange(40) % 3, n=40, threshold=threshold)
+        E = self.explained("multilabel", 3, target=np.arange(200) % 3, n=200, threshold=threshold)
         expected = [
             float(full[t].sigmoid() >= threshold) - float(part[t].sigmoid() >= threshold)
             for (full, part), t in zip(self.parts(E), E.targets)
