@@ -16,7 +16,7 @@ import time
 
 import numpy as np
 import torch
-from gnn_explainer_vs_pyg import GraphGIN, NodeGCN, train
+from side_by_side.networks import CONVS, GraphNetwork, NodeNetwork, train
 from torch import nn
 from torch_geometric.data import Batch
 
@@ -29,8 +29,8 @@ def node_task(toy: bool) -> tuple[nn.Module, Instances]:
     """Return a GCN on BA-Shapes with random attachment, and every eighth motif node."""
     bunch = make_ba_shapes(random_state=5, attach="random", m=2)
     graph, y = bunch.graph, torch.as_tensor(bunch.target)
-    model = NodeGCN(graph.x.shape[1], 20, 4, 3)
-    train(model, [((graph.x, graph.edge_index), slice(None), y)], 20 if toy else 1500)
+    model = NodeNetwork(CONVS["GCN"], graph.x.shape[1], 20, 4, 3)
+    train(model, (graph.x, graph.edge_index), y, 20 if toy else 1500)
     return model, bunch.data[bunch.evaluation_index["all_motif"][:: 80 if toy else 8]]
 
 
@@ -38,8 +38,8 @@ def graph_task(bunch: dict, step: int, epochs: int) -> tuple[nn.Module, Instance
     """Return a GIN on graphs, and every `step`-th graph."""
     X, y = bunch["data"], torch.as_tensor(bunch["target"])
     union = Batch.from_data_list([X.store.graph(g) for g in range(len(y))])
-    model = GraphGIN(union.x.shape[1], 32)
-    train(model, [((union.x, union.edge_index, union.batch), slice(None), y)], epochs)
+    model = GraphNetwork(CONVS["GIN"], union.x.shape[1], 32, 2, 3)
+    train(model, (union.x, union.edge_index, union.batch), y, epochs)
     return model, X[::step]
 
 

@@ -1,0 +1,62 @@
+"""All benchmarks, one after another in processes of their own, and docs/results/performance.md from what they find.
+
+    python benchmarks/run_all.py            # about 15 minutes
+    python benchmarks/run_all.py --large    # graphs of a million nodes, too; 10 GB of memory
+    python benchmarks/run_all.py --toy      # a check that all still run; the page is printed, not written
+
+How defaults were found (`*_defaults.py`) is another matter, and not run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from side_by_side.page import page
+
+HERE = Path(__file__).parent
+PAGE = HERE.parent / "docs" / "results" / "performance.md"
+
+
+def main() -> None:
+    """Run the scripts and write the page."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--toy", action="store_true", help="small sizes; print the page instead of writing it")
+    parser.add_argument("--large", action="store_true", help="graphs of a million nodes, too")
+    parser.add_argument("--out", type=Path, help=f"where the page goes, by default {PAGE.name} among the results")
+    arguments = parser.parse_args()
+    options = [f"--{name}" for name in ("toy", "large") if getattr(arguments, name)]
+    scripts = [path for path in sorted(HERE.glob("*.py")) if path.stem != "run_all" and "_defaults" not in path.stem]
+    found = [(path.name, outcome(path, options)) for path in scripts]
+    text = page(found, " ".join(["python benchmarks/run_all.py", *options]))
+    out = arguments.out or (None if arguments.toy else PAGE)
+    if out is None:
+        print(text)
+    else:
+        out.write_text(text)
+
+
+def outcome(path: Path, options: list[str]) -> dict[str, Any]:
+    """Return the rows of a script that gives them, or what it prints."""
+    known = output(path, "--help")
+    options = [option for option in options if option in known]
+    if "--json" not in known:
+        return {"printed": output(path, *options)}
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "rows.json"
+        output(path, *options, "--json", str(file))
+        return json.loads(file.read_text())
+
+
+def output(path: Path, *options: str) -> str:
+    """Return what a script prints; its errors go where ours go."""
+    return subprocess.run([sys.executable, str(path), *options], check=True, stdout=subprocess.PIPE, text=True).stdout
+
+
+if __name__ == "__main__":
+    main()
