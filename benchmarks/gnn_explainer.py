@@ -44,11 +44,11 @@ def power_law_case(size: str, num_nodes: int, **given: Any) -> Case:
 
 def with_subgraph(whole: Case) -> list[Case]:
     """Return the case, and one whose peer gets a subgraph cut out by hand."""
-    by_hand = PyGGNNExplainer(epochs_run=10, hops=2)
+    by_hand = PyGGNNExplainer(epochs_run=5, hops=2)
     work, note = f"{whole.work}, PyG on an exact subgraph", FEW.format(by_hand.epochs_run)
     return [
         whole,
-        replace(whole, name=f"{whole.name}-subgraph", work=work, peer=by_hand, must=1000, aim=5000, timed=7, note=note),
+        replace(whole, name=f"{whole.name}-subgraph", work=work, peer=by_hand, must=1000, aim=5000, timed=5, note=note),
     ]
 
 
@@ -64,7 +64,7 @@ CASES = [
     case("features-sparse", "edge and feature masks, Cora-size graph", cora_size, PyGGNNExplainer("feature"),
          must=1000, aim=5000, timed=3, doubled=1),
     case("node-features-sparse", "edge and node-feature masks, Cora-size graph", cora_size,
-         PyGGNNExplainer("node_feature"), must=1000, aim=5000, timed=3, doubled=1),
+         PyGGNNExplainer("node_feature"), must=1000, aim=5000, timed=2, doubled=1),
     case("features-dense", "edge and feature masks, BA-Shapes", ba_shapes, PyGGNNExplainer("feature"),
          must=100, aim=400),
     case("node-features-dense", "edge and node-feature masks, BA-Shapes", ba_shapes, PyGGNNExplainer("node_feature"),

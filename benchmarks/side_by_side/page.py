@@ -14,10 +14,10 @@ figure is the median of a few instances spread over the sizes of computation gra
 asked for. The difference is the largest of any entry of any mask, as a share of the largest entry, over whole graphs,
 from equal initial masks where a method has them."""
 COUNTS = """\
-Counts do not depend on the machine's load. *Edges* are those of the mean computation graph, and those that PyG's
-network sees; *forwards* are calls of the network, ours for all instances together (probes and proofs included), PyG's
-for one; *edge visits* are the edges in all these calls, per instance. Memory is of the process, before ours and at
-most."""
+The second table holds counts, which do not depend on the machine's load, and memory. *Edges* are those of the mean
+computation graph, and those that PyG's network sees; *forwards* are calls of the network, ours for all instances
+together (probes and proofs included), PyG's for one; *edge visits* are the edges in all these calls, per instance.
+Memory is of the process, before ours and at most."""
 Columns = dict[str, Callable[[Row], str]]
 TIMES: Columns = {
     "case": lambda row: row["work"],
@@ -51,7 +51,7 @@ def page(found: Sequence[tuple[str, dict[str, Any]]], command: str) -> str:
     command : str
         How the page was made.
     """
-    parts = ["# Performance", f"Written by `{command}`."]
+    parts = ["# Performance", f"Written by `{command}`.", LEGEND, COUNTS]
     for script, outcome in found:
         parts.append(f"## `{script}`")
         if "printed" in outcome:
@@ -62,8 +62,8 @@ def page(found: Sequence[tuple[str, dict[str, Any]]], command: str) -> str:
 
 
 def _section(environment: dict[str, Any], rows: list[Row]) -> list[str]:
-    parts = [", ".join(f"{name} {value}" for name, value in environment.items()) + "."]
-    parts += [LEGEND, table(rows, TIMES), COUNTS, table(rows, WORK)]
+    about = ", ".join(f"{name} {value}" for name, value in environment.items()) + "."
+    parts = [about, table(rows, TIMES), table(rows, WORK)]
     remarks = [f"- {row['case']}: {text}." for row in rows for text in (row["note"], row["path"]) if text]
     remarks += _growth({row["case"]: row for row in rows})
     return parts + (["\n".join(remarks)] if remarks else [])

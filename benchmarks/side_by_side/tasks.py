@@ -71,7 +71,7 @@ def ba_shapes(toy: bool, conv: str = "GCN", count: int = 400) -> Task:
     bunch = make_ba_shapes(random_state=0)
     network = _node_network(bunch.graph, conv, hidden=20, layers=3, steps=20 if toy else 1000)
     nodes = bunch.evaluation_index["all_motif"]
-    return Task(network, [_bare(bunch.graph)], nodes[_spread(len(nodes), 10 if toy else count)])
+    return Task(network, [_bare(bunch.graph)], nodes[_spread(len(nodes), min(count, 10) if toy else count)])
 
 
 def cora_size(toy: bool) -> Task:
@@ -96,7 +96,7 @@ def power_law(toy: bool, num_nodes: int, count: int = 200) -> Task:
 def ba_2motifs(toy: bool, conv: str = "GIN", count: int = 1000) -> Task:
     """BA-2Motifs (25 nodes each), three layers of 20 units; trained on all graphs."""
     bunch = make_ba_2motifs(n_graphs=20 if toy else 1000, random_state=0)
-    return _graph_task(bunch, conv, hidden=20, steps=3 if toy else 200, count=min(count, 10 if toy else count))
+    return _graph_task(bunch, conv, hidden=20, steps=3 if toy else 200, count=10 if toy else count)
 
 
 def molecules(toy: bool) -> Task:
