@@ -42,20 +42,20 @@ def main() -> None:
 
 
 def outcome(path: Path, options: list[str]) -> dict[str, Any]:
-    """Return the rows of a script that gives them, or what it prints."""
-    known = output(path, "--help")
+    """Return the rows of a script that gives them, which are shown as they come, or what it prints."""
+    known = run(path, "--help", stdout=subprocess.PIPE)
     options = [option for option in options if option in known]
     if "--json" not in known:
-        return {"printed": output(path, *options)}
+        return {"printed": run(path, *options, stdout=subprocess.PIPE)}
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "rows.json"
-        output(path, *options, "--json", str(file))
+        run(path, *options, "--json", str(file), stdout=sys.stderr)
         return json.loads(file.read_text())
 
 
-def output(path: Path, *options: str) -> str:
-    """Return what a script prints; its errors go where ours go."""
-    return subprocess.run([sys.executable, str(path), *options], check=True, stdout=subprocess.PIPE, text=True).stdout
+def run(path: Path, *options: str, stdout: Any) -> str:
+    """Run a script, and return what it prints where that is piped here."""
+    return subprocess.run([sys.executable, str(path), *options], check=True, stdout=stdout, text=True).stdout
 
 
 if __name__ == "__main__":
