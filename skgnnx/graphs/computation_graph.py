@@ -148,18 +148,26 @@ def receptive_fields(X: Instances, rows: np.ndarray, hops: int, ring: int, both_
     -------
     ComputationGraphs
     """
-    return ComputationGraphs.concat(list(_groups(X, rows, hops, ring, both_ways)))
+    parts = receptive_fields_in_groups(X, rows, hops, ring, both_ways)
+    return ComputationGraphs.concat([graphs for _, graphs in parts])
 
 
-def _groups(X: Instances, rows: np.ndarray, hops: int, ring: int, both_ways: bool) -> Iterator[ComputationGraphs]:
-    """Yield the fields of as many instances at a time as keep what is sorted in the processor's cache."""
+def receptive_fields_in_groups(
+    X: Instances, rows: np.ndarray, hops: int, ring: int, both_ways: bool
+) -> Iterator[tuple[np.ndarray, ComputationGraphs]]:
+    """Yield what `receptive_fields` returns in groups of consecutive instances, with their rows.
+
+    A group has so many instances that what is sorted for it stays in the processor's cache; one with more than
+    ``4 * EDGES_AT_ONCE`` edges is a single instance. Memory is then bounded by the largest instance, not by all.
+    """
     start, size = 0, FIRST_GROUP
     while start < len(rows):
-        search = BreadthFirstSearch(X, rows[start : start + size], both_ways)
+        group = rows[start : start + size]
+        search = BreadthFirstSearch(X, group, both_ways)
         if not all(search.step() for _ in range(hops + ring)):
             size = max(1, size // 4)
             continue
-        yield ComputationGraphs(*search.result(), hops)
+        yield group, ComputationGraphs(*search.result(), hops)
         start += size
         size = min(max(1, size * EDGES_AT_ONCE // (2 * search.num_edges + 1)), LARGEST_GROUP)
 
