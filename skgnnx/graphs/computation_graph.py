@@ -12,7 +12,7 @@ from skgnnx.graphs.columns import id_type, ranges
 from skgnnx.graphs.instance_array import is_excluded
 from skgnnx.graphs.instances import Instances
 
-FIRST_GROUP, LARGEST_GROUP = 64, 2_048
+FIRST_GROUP, LARGEST_GROUP = 256, 2_048
 
 
 @dataclass(frozen=True)
