@@ -60,9 +60,13 @@ def stable_order(keys: np.ndarray, bound: int) -> tuple[np.ndarray, np.ndarray]:
         order = np.argsort(keys, kind="stable")
         return order, keys[order]
     # A key and its place in one number: plain sorting is vectorised, and several times faster than sorting places.
-    packed = (keys.astype(np.int64) << bits) | np.arange(len(keys))
+    packed = keys.astype(np.int64)
+    packed <<= bits
+    packed |= np.arange(len(keys))
     packed.sort()
-    return packed & ((1 << bits) - 1), packed >> bits
+    ordered = packed >> bits
+    packed &= (1 << bits) - 1
+    return packed, ordered
 
 
 def offsets(sizes: Iterable[int]) -> np.ndarray:
@@ -122,7 +126,8 @@ def check_ends(edge_index: np.ndarray, node_ptr: np.ndarray, edge_ptr: np.ndarra
     """Raise ValueError with the first edge that leads to a node that its graph does not have."""
     if not edge_index.size:
         return
-    limit = np.repeat(np.diff(node_ptr), np.diff(edge_ptr))
+    limit = np.diff(node_ptr)
+    limit = np.broadcast_to(limit, edge_ptr[-1]) if len(limit) == 1 else np.repeat(limit, np.diff(edge_ptr))
     bad = ((edge_index < 0) | (edge_index >= limit)).any(axis=0)
     if bad.any():
         edge = int(np.argmax(bad))
