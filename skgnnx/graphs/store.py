@@ -63,6 +63,8 @@ class GraphStore:
         True if the graphs came with a sparse ``adj_t`` instead of ``edge_index``.
     """
 
+    index_from_file = False
+
     def __init__(
         self,
         edge_index: np.ndarray,
@@ -123,10 +125,9 @@ class GraphStore:
         return store
 
     def __getstate__(self) -> dict[str, Any]:
-        state = self.__dict__.copy()
-        for cache in ("pairs", "in_edges", "out_edges", "global_edges"):
-            state.pop(cache, None)
-        return state
+        # An index from a file goes along: joblib sends the file's name instead of mapped arrays.
+        dropped = {"global_edges"} if self.index_from_file else {"pairs", "in_edges", "out_edges", "global_edges"}
+        return {key: value for key, value in self.__dict__.items() if key not in dropped}
 
     @property
     def num_graphs(self) -> int:
@@ -210,7 +211,8 @@ class GraphStore:
         return EdgeIndex.build(near_end=source, far_end=target, num_nodes=self.total_nodes)
 
     def with_index(self, in_edges: EdgeIndex, out_edges: EdgeIndex, pairs: tuple[np.ndarray, np.ndarray]) -> GraphStore:
-        """Return the store with an index that was built before: `in_edges`, `out_edges` and `pairs`."""
+        """Return the store with an index that was read from a file: `in_edges`, `out_edges` and `pairs`."""
+        self.index_from_file = True
         self.__dict__.update(in_edges=in_edges, out_edges=out_edges, pairs=pairs)
         return self
 

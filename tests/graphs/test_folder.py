@@ -1,6 +1,8 @@
 """Instances in folders: what comes back, that nothing is read before it is used, and what is refused."""
 
 import json
+import pickle
+import shutil
 import warnings
 
 import numpy as np
@@ -8,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from joblib import Parallel, delayed
 from torch_geometric.data import Data
 from torch_geometric.nn import GCN
 
@@ -146,6 +149,25 @@ def test_nodes_of_an_opened_graph_keep_its_index_and_names(tmp_path):
     expected = receptive_fields(Instances.from_nodes(large(), [9, 4]), np.arange(2), 2, 0, False)
     for field in ("node_id", "edge_id", "ends"):
         assert np.array_equal(getattr(got, field), getattr(expected, field))
+
+
+def kinds_of_columns(X):
+    X.store.in_edges.ptr.sum()
+    return type(X.store.edge_index), type(vars(X.store)["in_edges"].far_end), type(vars(X.store)["pairs"][1])
+
+
+def test_processes_map_the_same_files(saved):
+    _, path = saved
+    found = Parallel(n_jobs=2)(delayed(kinds_of_columns)(Instances.open(path)[[i]]) for i in range(2))
+    assert found == [(np.memmap,) * 3] * 2
+
+
+def test_pickles_hold_all(saved):
+    X, path = saved
+    copy = pickle.loads(pickle.dumps(Instances.open(path)))
+    shutil.rmtree(path)
+    assert instances_digest(copy) == instances_digest(X)
+    assert np.array_equal(copy.store.in_edges.edge_id, X.store.in_edges.edge_id)
 
 
 def test_nodes_of_several_graphs_are_refused():
