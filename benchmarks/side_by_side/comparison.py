@@ -11,7 +11,7 @@ import numpy as np
 from side_by_side.masks import Scored, Whole, largest_difference, scored_entries, spread_out
 from side_by_side.measuring import Cost, measured
 from side_by_side.peers import EPOCHS, Peer
-from side_by_side.tasks import Task
+from side_by_side.tasks import Task, middle_of_parts
 from skgnnx import Explanations
 from skgnnx.explainers.base import BaseExplainer
 
@@ -77,7 +77,8 @@ class Case:
         task = self.task(toy).to(device)
         initial = self.initial(task)
         sizes = np.array([len(scored["edge"][1]) for scored in initial])
-        few = task.take(middle_of_parts(sizes, 1 if toy else self.timed))
+        by_size = np.argsort(sizes, kind="stable")
+        few = task.take(by_size[middle_of_parts(len(task), 1 if toy else self.timed)])
         start = self.initial(few)
         self.peer.explain(few, 0, spread_out(start[0], few, 0, elsewhere=0.5), 1)  # a first call costs more
         before, theirs = peer_cost(self.peer, few, start)
@@ -125,13 +126,6 @@ class Case:
         task = task.take(np.arange(min(self.doubled, len(task)))).double()
         start = self.initial(task)
         return self.difference(task, [one_of_peer(self.peer, task, i, start)[1] for i in range(len(task))])
-
-
-def middle_of_parts(sizes: np.ndarray, count: int) -> np.ndarray:
-    """Return the instance in the middle of each of `count` equal parts, in order of size."""
-    count = min(count, len(sizes))
-    middles = ((np.arange(count) + 0.5) * len(sizes) / count).astype(int)
-    return np.argsort(sizes, kind="stable")[middles]
 
 
 def peer_cost(peer: Peer, task: Task, start: list[Scored]) -> tuple[Cost, list[Whole]]:

@@ -71,14 +71,14 @@ def ba_shapes(toy: bool, conv: str = "GCN", count: int = 400) -> Task:
     bunch = make_ba_shapes(random_state=0)
     network = _node_network(bunch.graph, conv, hidden=20, layers=3, steps=20 if toy else 1000)
     nodes = bunch.evaluation_index["all_motif"]
-    return Task(network, [_bare(bunch.graph)], nodes[_spread(len(nodes), min(count, 10) if toy else count)])
+    return Task(network, [_bare(bunch.graph)], nodes[middle_of_parts(len(nodes), min(count, 10) if toy else count)])
 
 
 def cora_size(toy: bool) -> Task:
     """Return a random graph of Cora's size and sparsity with planted classes, GCN of two layers of 16, 400 nodes."""
     graph = planted_classes(300 if toy else 2708, features=100 if toy else 1433)
     network = _node_network(graph, "GCN", hidden=16, layers=2, steps=5 if toy else 200)
-    return Task(network, [_bare(graph)], _spread(graph.num_nodes, 10 if toy else 400))
+    return Task(network, [_bare(graph)], middle_of_parts(graph.num_nodes, 10 if toy else 400))
 
 
 def power_law(toy: bool, num_nodes: int, count: int = 200) -> Task:
@@ -104,6 +104,12 @@ def molecules(toy: bool) -> Task:
     task = _graph_task(load_benzene(), "GIN", hidden=32, steps=1 if toy else 60)
     sizes = np.array([graph.num_nodes for graph in task.graphs])
     return task.take(np.argsort(-sizes, kind="stable")[: 10 if toy else 300])
+
+
+def middle_of_parts(size: int, count: int) -> np.ndarray:
+    """Return the middle of each of `count` equal parts of `size` positions, or all positions where there are fewer."""
+    count = min(count, size)
+    return ((np.arange(count) + 0.5) * size / count).astype(int)
 
 
 def planted_classes(num_nodes: int, features: int, classes: int = 7, homophily: float = 0.8) -> Data:
@@ -151,13 +157,9 @@ def _graph_task(bunch: dict, conv: str, hidden: int, steps: int, count: int | No
     union = Batch.from_data_list(graphs)
     network = GraphNetwork(CONVS[conv], union.x.shape[1], hidden, 2, 3)
     train(network, (union.x, union.edge_index, union.batch), labels, steps)
-    return Task(network, graphs).take(_spread(len(graphs), count or len(graphs)))
+    return Task(network, graphs).take(middle_of_parts(len(graphs), count or len(graphs)))
 
 
 def _bare(graph: Data) -> Data:
     """Return what the networks read; PyG's explainers must be handed nothing else."""
     return Data(x=graph.x, edge_index=graph.edge_index)
-
-
-def _spread(size: int, count: int) -> np.ndarray:
-    return np.linspace(0, size - 1, min(count, size)).astype(int)
