@@ -77,6 +77,20 @@ def test_links(data, how, exclude, draw):
     assert whole.edge_reach.all()
 
 
+@given(st.lists(strategies.graphs(edge_input="edge_attr"), min_size=2, max_size=3), st.fixed_dictionaries(HOW))
+def test_nodes_of_several_graphs_never_meet(graphs, how):
+    X = Instances.concat([Instances.from_nodes(graph) for graph in graphs])
+    rows = np.arange(len(X))[::-1]
+    found = receptive_fields(X, rows, **how)
+    for place, row in enumerate(rows):
+        graph = X.graph_index[row]
+        alone = receptive_fields(Instances.from_nodes(graphs[graph], X.element[row]), np.array([0]), **how)
+        node, edge = slice(*found.node_ptr[place : place + 2]), slice(*found.edge_ptr[place : place + 2])
+        assert np.array_equal(found.node_id[node] - X.store.node_ptr[graph], alone.node_id)
+        assert np.array_equal(found.edge_id[edge] - X.store.edge_ptr[graph], alone.edge_id)
+        assert np.array_equal(found.ends[:, edge], alone.ends)
+
+
 @given(strategies.graphs(), st.fixed_dictionaries(HOW), st.integers(1, 3))
 def test_cutting_few_instances_at_once_changes_nothing(data, how, group):
     X = Instances.from_nodes(data)
