@@ -153,8 +153,8 @@ def test_fewer_nodes_keep_the_ends_of_their_edges(data, how, draw):
     assert np.array_equal(fewer.node_id[fewer.ends + first], data.edge_index.numpy()[:, fewer.edge_id])
 
 
-@given(st.lists(st.integers(0, 5), max_size=30), st.sampled_from([6, 2**62]))
-def test_stable_order(keys, bound):
-    order, ordered = stable_order(np.array(keys, dtype=np.int64), bound)
+@given(st.lists(st.integers(0, 5), max_size=30), st.sampled_from([1, 2**50, 2**60]))
+def test_stable_order_of_keys_of_any_size(keys, factor):
+    order, ordered = stable_order(np.array(keys, dtype=np.int64) * factor, 6 * factor)
     assert order.tolist() == sorted(range(len(keys)), key=keys.__getitem__)
-    assert ordered.tolist() == sorted(keys)
+    assert ordered.tolist() == [factor * key for key in sorted(keys)]
