@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import warnings
+from collections.abc import Iterator
+from concurrent.futures import CancelledError
+from concurrent.futures.process import BrokenProcessPool
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -13,8 +17,15 @@ from torch import nn
 
 from skgnnx.config import config_context, memory_budget
 from skgnnx.graphs import Explanations, Instances
+from skgnnx.graphs.store import GraphStore
+from skgnnx.parallel.parcel import Parcel
+from skgnnx.parallel.sizing import balanced, work_of
 
 CHUNKS_PER_WORKER = 4
+STORED_CHUNKS = (8, 64)
+LOST_WORKERS = 3
+WORKER_LOST = (BrokenProcessPool, CancelledError)  # what loky and Dask raise when a process was killed
+INDEX = ("in_edges", "out_edges", "pairs")
 
 
 def explain_chunks(explainer: Any, X: Instances, *, n_jobs: int) -> Explanations:
@@ -31,43 +42,113 @@ def explain_chunks(explainer: Any, X: Instances, *, n_jobs: int) -> Explanations
     -------
     Explanations
     """
-    pieces = chunked(len(X), None, n_jobs)
-    results = dict(run_chunks(explainer, X, list(enumerate(pieces)), n_jobs))
+    pieces = cut(X, n_jobs)
+    results = dict(run_chunks(explainer, X, dict(enumerate(pieces)), n_jobs))
     return Explanations.concat([results[number] for number in range(len(pieces))])
 
 
-def chunked(n: int, chunk_size: int | None, n_jobs: int) -> list[np.ndarray]:
-    """Cut n instances into chunks: of a given size, or a few per worker so that uneven ones even out."""
-    if chunk_size is None:
-        chunk_size = max(1, -(-n // (CHUNKS_PER_WORKER * n_jobs)))
-    return [np.arange(start, min(start + chunk_size, n)) for start in range(0, n, chunk_size)]
+def cut(X: Instances, n_jobs: int, chunk_size: int | None = None, *, stored: bool = False) -> list[np.ndarray]:
+    """Return the rows of each chunk: of a given number of instances, or of about equal work.
+
+    Parameters
+    ----------
+    X : Instances
+    n_jobs : int
+        Number of workers; does not matter for a store, whose chunks must be found again by any number.
+    chunk_size : int >= 1 or None, default=None
+        Instances per chunk.
+    stored : bool, default=False
+        Whether the chunks are kept in a folder.
+    """
+    if chunk_size is not None:
+        return np.split(np.arange(len(X)), range(chunk_size, len(X), chunk_size))
+    least, most = STORED_CHUNKS if stored else (n_jobs, CHUNKS_PER_WORKER * n_jobs)
+    shared_edges = 0 if X.level == "graph" else int(np.diff(X.store.edge_ptr).max())
+    return balanced(work_of(X), least, most, shared_edges)
 
 
 def run_chunks(
-    explainer: Any, X: Instances, pieces: Iterable[tuple[int, np.ndarray]], n_jobs: int
+    explainer: Any, X: Instances, pieces: dict[int, np.ndarray], n_jobs: int
 ) -> Iterator[tuple[int, Explanations]]:
     """Yield (number, explanations) of every chunk as it is finished.
+
+    When a worker process is killed, what is finished stays, and the rest is explained by the others.
 
     Raises
     ------
     ValueError
         For a model on a GPU, or a backend that forks, with several workers.
     """
-    if n_jobs > 1:
-        _check_backend(explainer.model)
+    parcel = Parcel((explainer, *_shared(X)))
     budget = memory_budget()
-    rows_of = dict(pieces)
-    tasks = (delayed(_explain)(explainer, X[rows], number, budget) for number, rows in rows_of.items())
+    if n_jobs == 1:
+        for number, rows in pieces.items():
+            _, E = _explain(parcel, _columns(X, rows), number, budget)
+            yield number, E.with_instances(X[rows])
+        return
+    _check_backend(explainer.model)
+    parcel.packed_for(n_jobs)
+    left, losses = dict(pieces), 0
+    while left:
+        try:
+            for number, E in _round(parcel, X, left, n_jobs, budget):
+                yield number, E.with_instances(X[left.pop(number)])
+        except WORKER_LOST as error:
+            losses += 1
+            if losses == LOST_WORKERS:
+                raise
+            warnings.warn(
+                f"A worker process must live until its chunk is explained. Got {type(error).__name__}; "
+                f"{len(left)} of {len(pieces)} chunks are explained again. Lower config_context(memory_budget=...) if "
+                "memory ran out.",
+                UserWarning,
+                stacklevel=4,
+            )
+
+
+def _round(
+    parcel: Parcel, X: Instances, pieces: dict[int, np.ndarray], n_jobs: int, budget: int
+) -> Iterator[tuple[int, Explanations]]:
+    """Yield results in the order in which they are finished, the largest chunks started first."""
+    work = work_of(X)
+    order = sorted(pieces, key=lambda number: -work[pieces[number]].sum())
+    tasks = (delayed(_explain)(parcel, _columns(X, pieces[number]), number, budget) for number in order)
     generator = "generator_unordered" if get_active_backend()[0].supports_return_generator else "list"
-    results = Parallel(n_jobs=n_jobs, return_as=generator, pre_dispatch="2*n_jobs", batch_size=1)(tasks)
-    for number, E in results:
-        yield number, E.with_instances(X[rows_of[number]])
+    return iter(Parallel(n_jobs=n_jobs, return_as=generator, pre_dispatch="2*n_jobs", batch_size=1)(tasks))
 
 
-def _explain(explainer: Any, X: Instances, number: int, budget: int) -> tuple[int, Explanations]:
+def _shared(X: Instances) -> tuple[GraphStore | None, tuple[Any, ...] | None]:
+    """Return the graphs if all chunks need the same ones, and their index if it is built already."""
+    if X.level == "graph":
+        return None, None
+    known = vars(X.store)
+    return X.store, tuple(known[name] for name in INDEX) if all(name in known for name in INDEX) else None
+
+
+def _columns(X: Instances, rows: np.ndarray) -> dict[str, Any]:
+    """Return what explaining reads of some instances, without the graphs that all chunks share.
+
+    Truth and the names of nodes stay here: they may be as large as the graph.
+    """
+    part = X[rows].compact() if X.level == "graph" else X[rows]
+    return {
+        "store": part.store if X.level == "graph" else None,
+        "graph_index": part.graph_index,
+        "element": part.element,
+        "target": part.target,
+        "ids": part.ids,
+        "exclude_link": part.exclude_link,
+    }
+
+
+def _explain(parcel: Parcel, columns: dict[str, Any], number: int, budget: int) -> tuple[int, Explanations]:
+    explainer, store, index = parcel.open()
+    if index is not None:
+        store.with_index(*index)
+    X = Instances(**{**columns, "store": columns["store"] or store})
     with config_context(memory_budget=budget), parallel_config(n_jobs=1):
-        # The parent has the graphs; scores alone travel back.
-        return number, explainer.explain(X).without_graphs()
+        # Threads each take a copy, because get_params hides the model for a moment. The parent has the graphs.
+        return number, copy(explainer).explain(X).without_graphs()
 
 
 def workers_for(n_jobs: int | None, n: int) -> int:

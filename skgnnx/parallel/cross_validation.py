@@ -10,7 +10,8 @@ from sklearn.base import clone, is_classifier
 from sklearn.model_selection import check_cv
 from sklearn.utils import _safe_indexing
 
-from skgnnx.graphs import Explanations, Instances, check_instances
+from skgnnx.graphs import Explanations, check_instances
+from skgnnx.parallel.parcel import Parcel
 
 
 def cross_val_explain(
@@ -55,13 +56,16 @@ def cross_val_explain(
         raise ValueError(
             "The test folds of 'cv' must hold every instance exactly once. Got others; use KFold or GroupKFold."
         )
-    parts = Parallel(n_jobs=n_jobs)(delayed(_explain_fold)(clone(explainer), X, y, *fold) for fold in folds)
+    parcel = Parcel(([clone(explainer) for _ in folds], X, y)).packed_for(n_jobs)
+    parts = Parallel(n_jobs=n_jobs)(delayed(_explain_fold)(parcel, i, *fold) for i, fold in enumerate(folds))
     parts = [part.with_instances(X[test]) for part, (_, test) in zip(parts, folds, strict=True)]
     E = Explanations.concat(parts)[np.argsort(rows)]
     network = getattr(explainer, "network", None)
     return E if network is None else E.with_model(network())
 
 
-def _explain_fold(explainer: Any, X: Instances, y: Any, train: np.ndarray, test: np.ndarray) -> Explanations:
+def _explain_fold(parcel: Parcel, fold: int, train: np.ndarray, test: np.ndarray) -> Explanations:
+    explainers, X, y = parcel.open()
+    explainer = explainers[fold]
     explainer.fit(X[train], None if y is None else _safe_indexing(y, train))
     return explainer.explain(X[test]).without_graphs()

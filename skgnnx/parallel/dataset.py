@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import time
@@ -12,9 +13,7 @@ from typing import Any
 import numpy as np
 
 from skgnnx.graphs import Explanations, Instances, check_instances, instances_digest, model_digest
-from skgnnx.parallel.chunks import chunked, run_chunks, workers_for
-
-STORED_CHUNKS = 64
+from skgnnx.parallel.chunks import cut, run_chunks, workers_for
 
 
 def explain_dataset(
@@ -39,7 +38,8 @@ def explain_dataset(
     n_jobs : int or None, default=None
         Workers of joblib's active backend; None is the explainer's own `n_jobs`.
     chunk_size : int >= 1 or None, default=None
-        Instances per chunk; None makes about four chunks per worker, or 64 chunks with a `store`.
+        Instances per chunk; None makes about four chunks of equal work per worker, or 64 with a `store`: fewer where
+        the instances are little work beside their graph, more where chunks would be large.
     on_error : {"raise", "nan"} or None, default=None
         None is the explainer's own.
     store : path-like or None, default=None
@@ -70,16 +70,14 @@ def explain_dataset(
     X = check_instances(X)
     worker = explainer.for_workers(on_error=on_error)
     workers = workers_for(explainer.n_jobs if n_jobs is None else n_jobs, len(X))
-    if chunk_size is None and store is not None:
-        chunk_size = max(1, -(-len(X) // STORED_CHUNKS))
-    pieces = chunked(len(X), chunk_size, workers)
+    pieces = cut(X, workers, chunk_size, stored=store is not None)
     if store is None:
         done: dict[int, Explanations] = {}
         folder = None
     else:
         folder = ChunkStore(Path(store), worker, X, pieces)
         done = folder.finished(retry)
-    todo = [(number, rows) for number, rows in enumerate(pieces) if number not in done]
+    todo = {number: rows for number, rows in enumerate(pieces) if number not in done}
     for number, E in _reported(run_chunks(worker, X, todo, workers), len(todo), len(done), progress):
         done[number] = E if folder is None else folder.put(number, E)
     return Explanations.concat([done[number] for number in range(len(pieces))]).with_model(worker.network())
@@ -108,7 +106,7 @@ class ChunkStore:
                 "model": model_digest(explainer.network()),
                 "parameters": explainer.fingerprint(),
                 "X": instances_digest(X),
-                "chunk_size": len(pieces[0]),
+                "chunk_size": _digest_of([len(rows) for rows in pieces]),
             }
         )
 
@@ -144,6 +142,10 @@ class ChunkStore:
         """Write one chunk, whole or not at all."""
         E.save(self._path(number), graphs=False)
         return E
+
+
+def _digest_of(sizes: list[int]) -> str:
+    return hashlib.sha256(np.array(sizes, dtype=np.int64).tobytes()).hexdigest()
 
 
 def _reported(
