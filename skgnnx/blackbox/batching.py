@@ -12,8 +12,10 @@ from torch import Tensor
 
 from skgnnx.blackbox.cut_reference import bytes_of, bytes_of_whole
 from skgnnx.blackbox.normalisation import LayerUse, without_ring
-from skgnnx.blackbox.receptive_field import ModelTrace
+from skgnnx.blackbox.plan import Setup
 from skgnnx.blackbox.reference import PlainRuns
+from skgnnx.blackbox.shortcuts import Shortcuts
+from skgnnx.blackbox.trimming import Trim
 from skgnnx.config import memory_budget
 from skgnnx.graphs.batch import GraphBatch
 from skgnnx.graphs.computation_graph import ComputationGraphs, receptive_fields, whole_graphs
@@ -40,24 +42,27 @@ class Batcher:
     Parameters
     ----------
     runs : PlainRuns
-        The model.
-    trace : ModelTrace
-        Its receptive field.
+        The model as it is.
+    setup : Setup
+        The model as it runs on cuts, and its receptive field.
     reference : Tensor of shape (n, C)
         Its outputs on whole graphs.
     targets : ndarray of shape (n,)
         Explained classes or columns.
     """
 
-    def __init__(self, runs: PlainRuns, trace: ModelTrace, reference: Tensor, targets: np.ndarray) -> None:
+    def __init__(self, runs: PlainRuns, setup: Setup, reference: Tensor, targets: np.ndarray) -> None:
         self.runs = runs
-        self.trace = trace
+        self.setup = setup
+        self.trace = trace = setup.trace
         self.reference = reference
         self.targets = targets
         self.level = runs.X.level
         self._least = Cut.WHOLE if self.level == "graph" or trace.hops is None else Cut.HOPS
         self._warned = False
         self._settled = False
+        self._shortcuts = Shortcuts(runs, setup)
+        self._trims: dict[Cut, Trim] = {}
         # A layer that is called several times must keep what its farthest-reaching call needs.
         self._uses: dict[str, LayerUse] = {}
         for name, reach, kind in zip(trace.names, trace.reach, trace.kinds, strict=True):
@@ -95,8 +100,7 @@ class Batcher:
         if self.trace.fixed_size:
             self.runs.explain_singly("runs on graphs of one size only")
             return
-        n = len(self.reference)
-        sample = np.linspace(0, n - 1, min(SAMPLED, n)).astype(int)
+        n, sample = len(self.reference), self._sample
         try:
             self._least = self._least_exact(sample)
         except (RuntimeError, IndexError, ValueError):
@@ -110,6 +114,20 @@ class Batcher:
             pair = self._make(np.array([0, n - 1]), self._least, None)
             if pair is not None and not self.runs.independent(pair):
                 self.runs.explain_singly("mixes the instances of a batch")
+
+    @property
+    def _sample(self) -> np.ndarray:
+        n = len(self.reference)
+        return np.linspace(0, n - 1, min(SAMPLED, n)).astype(int)
+
+    def _trim(self, cut: Cut) -> Trim:
+        """Return how much layers may leave out of batches that are cut like this."""
+        if cut not in self._trims:
+            sample = self._sample[:1] if self.runs.mixes_batch else self._sample
+            batch = self._make(sample, cut, None)
+            uncut = cut == Cut.WHOLE and self.level != "graph"
+            self._trims[cut] = Trim.NONE if batch is None or uncut else self._shortcuts.of(batch)
+        return self._trims[cut]
 
     def _least_exact(self, sample: np.ndarray) -> Cut:
         if self._least == Cut.WHOLE:
@@ -128,7 +146,7 @@ class Batcher:
         """Yield batches that give the reference, cut as little as that takes."""
         while True:
             batch = self._make(rows, cut, graphs)
-            if batch is not None and (self.level == "graph" or self._is_exact(batch)):
+            if batch is not None and self._is_proven(batch, cut):
                 yield batch
                 return
             if cut == Cut.WHOLE:
@@ -158,14 +176,21 @@ class Batcher:
             return whole_graphs(X, rows)
         return receptive_fields(X, rows, self.trace.hops, int(cut > Cut.HOPS), self.trace.both_ways)
 
+    def _is_proven(self, batch: GraphBatch, cut: Cut) -> bool:
+        self.setup.put(batch, self._trim(cut))
+        if self.level == "graph":
+            return True  # the reference comes from the same graphs
+        expected = self.reference[torch.from_numpy(batch.positions).to(self.reference.device)]
+        return self._shortcuts.gives(batch, expected)
+
     def _is_exact(self, batch: GraphBatch) -> bool:
         expected = self.reference[torch.from_numpy(batch.positions).to(self.reference.device)]
         return self.runs.same(self.runs.outputs(batch), expected)
 
     def _is_exact_elsewhere(self, batch: GraphBatch, sample: np.ndarray) -> bool:
         wider = self._wider(sample)
-        outputs = None if wider is None else self.runs.outputs_elsewhere([batch, wider])
-        return outputs is None or self.runs.same(*outputs)
+        found = None if wider is None else self.runs.outputs_elsewhere([batch, wider])
+        return found is None or self.runs.same(found[0][1], found[1][1])
 
     def _wider(self, sample: np.ndarray) -> GraphBatch | None:
         """Return whole graphs, each once, or cuts wider than any that is used; None if neither fits."""

@@ -66,8 +66,10 @@ def match_edges(call: np.ndarray, edges: np.ndarray, kind: CallKind) -> Found | 
     candidates = np.flatnonzero(edge_kept)
     known = (edges[::-1] if kind.flipped else edges)[:, candidates]
     messages = call[:, message_kept]
-    same = np.array_equal(messages, known)
-    position = np.arange(len(candidates)) if same else _look_up(messages, known)
+    first = messages.shape[1]
+    in_order = np.array_equal(messages, known[:, :first])
+    same = in_order and first == len(candidates)
+    position = np.arange(first) if in_order else _look_up(messages, known)
     if position is None:
         return None
     edge = np.full(call.shape[1], NOT_AN_EDGE)

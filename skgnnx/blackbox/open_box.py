@@ -15,8 +15,7 @@ from skgnnx.blackbox import heads
 from skgnnx.blackbox.batching import Batcher
 from skgnnx.blackbox.calling import ModelCall
 from skgnnx.blackbox.cut_reference import bytes_of_whole, reference_of_cuts
-from skgnnx.blackbox.edge_masking import CallTracer, EdgeMasking, message_hooks
-from skgnnx.blackbox.edge_matching import match_edges, split_parallel_edges
+from skgnnx.blackbox.plan import Setup
 from skgnnx.blackbox.receptive_field import ModelTrace, trace
 from skgnnx.blackbox.recording import HiddenState, recorded
 from skgnnx.blackbox.reference import PlainRuns
@@ -24,7 +23,6 @@ from skgnnx.config import memory_budget
 from skgnnx.graphs.batch import GraphBatch
 from skgnnx.graphs.computation_graph import receptive_fields, whole_graphs
 from skgnnx.graphs.instances import Instances
-from skgnnx.graphs.unions import with_split_edges
 
 
 class OpenBox:
@@ -48,6 +46,10 @@ class OpenBox:
         return PlainRuns(self.call, self.X, self.device, sum(self.trace.widths))
 
     @cached_property
+    def _setup(self) -> Setup:
+        return Setup(self.call, self.X, self.device, self.trace)
+
+    @cached_property
     def reference(self) -> Tensor:
         """The model's raw output (n, C) for every instance, on whole graphs, with nothing masked."""
         if self.X.level != "graph" and bytes_of_whole(self._runs, self.trace) > memory_budget():
@@ -57,7 +59,7 @@ class OpenBox:
     @cached_property
     def _batcher(self) -> Batcher:
         # The reference comes first: it tells whether graphs may share a batch.
-        return Batcher(self._runs, self.trace, self.reference, self.targets)
+        return Batcher(self._runs, self._setup, self.reference, self.targets)
 
     def batches(
         self, positions: np.ndarray | None = None, batch_size: int | str = "auto", *, removal: bool = False
@@ -142,15 +144,15 @@ class OpenBox:
         self, batch: GraphBatch, x: Tensor | None = None, edge_mask: Tensor | Sequence[Tensor] | None = None
     ) -> Tensor:
         """Return the raw output (B, C) of a batch; differentiable in `x` and `edge_mask`."""
-        return self._runs.rows_of(self._raw(batch, x, edge_mask), batch)
+        return self._rows(self._raw(batch, x, edge_mask), batch)
 
     def _raw(self, batch: GraphBatch, x: Tensor | None, edge_mask: Tensor | Sequence[Tensor] | None) -> Tensor:
-        if edge_mask is None:
-            return self.call(batch, x)
-        self.check_maskable()
-        masking = EdgeMasking(batch, edge_mask, self.trace.kinds, self._resolve_parallel)
-        with message_hooks(self.box.model, masking.propagate, masking.message):
-            return self.call(batch, x)
+        if edge_mask is not None:
+            self.check_maskable()
+        return self._setup.run(batch, x, edge_mask)
+
+    def _rows(self, output: Tensor, batch: GraphBatch) -> Tensor:
+        return self._setup.rows(output, batch, self._runs)
 
     def check_maskable(self) -> None:
         """Raise TypeError if the model passes no messages that an edge mask could scale."""
@@ -174,26 +176,6 @@ class OpenBox:
         replaced = [kind.replaces_loops for kind in self.trace.kinds if not kind.readout]
         return (source != target) | (not replaced or not all(replaced))
 
-    def _resolve_parallel(self, batch: GraphBatch, number: int, call: np.ndarray) -> np.ndarray:
-        """Tell parallel edges apart by a forward pass in which each has a source of its own."""
-        edges = batch.edge_index.cpu().numpy()
-        split, copied = split_parallel_edges(edges, batch.num_nodes)
-        variant = with_split_edges(batch, split, copied)
-        tracer = CallTracer()
-        with torch.no_grad(), message_hooks(self.box.model, tracer.propagate, tracer.message):
-            self.call(variant)
-        own, kind = variant.edge_index.cpu().numpy(), self.trace.kinds[number]
-        found = match_edges(tracer.edges[number], own, kind) if number < len(tracer.edges) else None
-        edge = None if found is None else found.edge
-        known = edges[::-1] if kind.flipped else edges
-        if edge is None or len(edge) != call.shape[1] or (known[:, edge[edge >= 0]] != call[:, edge >= 0]).any():
-            raise ValueError(
-                f"Parallel edges must keep their order in layer {self.trace.names[number]!r}. Got messages that "
-                "cannot be "
-                "told apart; merge parallel edges or give each relation a model input of its own."
-            )
-        return edge
-
     def probabilities(self, batch: GraphBatch, **given: Any) -> Tensor:
         """Return probabilities of all targets (B, T), or raw values for regression."""
         return heads.probabilities(self.kind_of_output, self.forward(batch, **given))
@@ -216,7 +198,7 @@ class OpenBox:
             found = recorder.head_of(self._raw(batch, given.get("x"), given.get("edge_mask")))
         if found is None:
             raise ValueError(f"{self.name} must end in the same softmax or sigmoid in every call. Got none this time.")
-        return heads.scores(heads.ARGUMENT_KIND[kind], self._runs.rows_of(found[0], batch))
+        return heads.scores(heads.ARGUMENT_KIND[kind], self._rows(found[0], batch))
 
     @cached_property
     def dtype(self) -> torch.dtype:
@@ -249,7 +231,7 @@ class OpenBox:
     def target_gradients(self, batch: GraphBatch, targets: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Return scores (B, T) and their gradients (T, N, F) by the node features, from one forward pass.
 
-        Each target is a row of cotangents, so T targets cost one forward pass and one batched backward pass.
+        Each target is a row of cotangents: T targets cost one forward pass and T backward passes.
 
         Parameters
         ----------
@@ -259,10 +241,9 @@ class OpenBox:
         """
         x = self.float_features(batch).detach().clone().requires_grad_()
         scores = self.all_scores(batch, x=x)[:, list(targets)]
-        cotangents = torch.eye(len(targets), dtype=scores.dtype, device=scores.device)
-        rows = cotangents[:, None, :].expand(-1, len(batch), -1)
-        (gradients,) = torch.autograd.grad(scores, x, grad_outputs=rows, is_grads_batched=True)
-        return scores.detach(), gradients
+        sums = scores.sum(0)
+        gradients = [torch.autograd.grad(one, x, retain_graph=True)[0] for one in sums]
+        return scores.detach(), torch.stack(gradients)
 
     def input_gradient(self, batch: GraphBatch, wanted: str) -> tuple[Tensor, Tensor]:
         """Return an input and the gradient of the scores with respect to it.

@@ -1,4 +1,4 @@
-"""Small graphs on which a model shows what it does: a path, a cycle, and the user's own graph made acyclic."""
+"""Small graphs on which a model shows what it does: a path, a cycle, a tournament, the user's graph made acyclic."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from skgnnx.graphs.store import GraphStore
 from skgnnx.graphs.unions import shared_graphs
 
 CYCLE_NODES = 5
+TOURNAMENT_NODES = 6
 
 
 def path_batch(X: Instances, num_nodes: int, device: torch.device) -> GraphBatch:
@@ -24,6 +25,12 @@ def cycle_batch(X: Instances, device: torch.device, *, step: int) -> GraphBatch:
     """Return a directed cycle through five nodes; with steps of 1 or 2 all degrees are 1, and all neighbours differ."""
     nodes = np.arange(CYCLE_NODES)
     return _probe(X, np.stack([nodes, (nodes + step) % CYCLE_NODES]), CYCLE_NODES, device)
+
+
+def tournament_batch(X: Instances, device: torch.device) -> GraphBatch:
+    """Return a graph in which every node has an edge to all later ones, so that numbers of messages differ."""
+    source, target = np.triu_indices(TOURNAMENT_NODES, k=1)
+    return _probe(X, np.stack([source, target]), TOURNAMENT_NODES, device)
 
 
 def own_graph_batch(X: Instances, device: torch.device) -> GraphBatch:

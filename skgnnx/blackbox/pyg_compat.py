@@ -58,3 +58,12 @@ def normalising_layers(model: nn.Module) -> list[tuple[str, MessagePassing]]:
     """Return the named layers that keep normalised edges as a pair (edge_index, weight) when asked to."""
     layers = message_passing_modules(model)
     return [(n, layer) for n, layer in layers if hasattr(layer, "_cached_edge_index") and hasattr(layer, "cached")]
+
+
+def has_own_hooks(layer: MessagePassing) -> bool:
+    """Return True if the user has registered hooks inside of a layer's propagate call, or has it decomposed."""
+    kinds = [name for name in vars(layer) if name.endswith("_hooks") and name.split("_")[1] in _STEPS]
+    return any(vars(layer)[name] for name in kinds) or layer.decomposed_layers > 1 or bool(layer.explain)
+
+
+_STEPS = ("propagate", "message", "aggregate", "edge")

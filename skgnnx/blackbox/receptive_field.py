@@ -10,10 +10,11 @@ from torch import Tensor, nn
 from torch_geometric.nn import MessagePassing
 
 from skgnnx.blackbox.calling import ModelCall
-from skgnnx.blackbox.edge_masking import CallTracer, Nodes, message_hooks, scaled
 from skgnnx.blackbox.edge_matching import CallKind
+from skgnnx.blackbox.hooks import Nodes, message_hooks, scaled
 from skgnnx.blackbox.probe_graphs import cycle_batch, own_graph_batch, path_batch
 from skgnnx.blackbox.pyg_compat import ends_of_call
+from skgnnx.blackbox.recording import CallTracer
 from skgnnx.graphs.batch import GraphBatch
 from skgnnx.graphs.instances import Instances
 

@@ -1,4 +1,4 @@
-"""Hidden states: what goes into and comes out of every propagate call."""
+"""What every propagate call of a forward pass does: its edges, and the hidden states that go in and come out."""
 
 from __future__ import annotations
 
@@ -7,11 +7,36 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+from torch_geometric.nn import MessagePassing
 
-from skgnnx.blackbox.edge_masking import Nodes, message_hooks
-from skgnnx.blackbox.pyg_compat import MessagePassing, ends_of_call, message_passing_modules
+from skgnnx.blackbox.hooks import Nodes, message_hooks
+from skgnnx.blackbox.pyg_compat import ends_of_call, message_dim, message_passing_modules
+
+
+class CallTracer:
+    """Records the edges of every propagate call of one forward pass."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+        self.edges: list[np.ndarray] = []
+        self.widths: list[int] = []
+        self.nodes: list[Nodes] = []
+
+    def propagate(self, name: str, layer: MessagePassing, edge_index: Tensor, nodes: Nodes) -> None:
+        """Note one call."""
+        self.nodes.append(nodes)
+        self.names.append(name)
+        self.edges.append(ends_of_call(edge_index, layer).detach().cpu().numpy())
+        self.widths.append(0)
+
+    def message(self, layer: MessagePassing, output: Tensor) -> None:
+        """Note how many numbers one message has."""
+        parts = [part for part in (output if isinstance(output, tuple) else (output,)) if torch.is_tensor(part)]
+        width = sum(part.numel() // max(part.shape[message_dim(layer, part)], 1) for part in parts)
+        self.widths[-1] = max(self.widths[-1], width)
 
 
 @dataclass

@@ -49,10 +49,11 @@ class PlainRuns:
         with torch.no_grad():
             return self.rows_of(self.call(batch), batch)
 
-    def rows_of(self, output: Tensor, batch: GraphBatch) -> Tensor:
-        """Return the rows of a raw output that belong to the instances."""
-        expected = {"graph": len(batch), "node": batch.num_nodes, "edge": batch.rows.shape[-1]}[batch.X.level]
-        squeezed = output.dim() == 0 or (output.dim() == 1 and len(output) not in (1, batch.num_nodes))
+    def rows_of(self, output: Tensor, batch: GraphBatch, num_nodes: int | None = None) -> Tensor:
+        """Return the rows of a raw output that belong to the instances; `num_nodes` where it is of the first nodes."""
+        num_nodes = batch.num_nodes if num_nodes is None else num_nodes
+        expected = {"graph": len(batch), "node": num_nodes, "edge": batch.rows.shape[-1]}[batch.X.level]
+        squeezed = output.dim() == 0 or (output.dim() == 1 and len(output) not in (1, num_nodes))
         if expected == 1 and squeezed and batch.X.level != "node":
             output = output.reshape(1, -1)
         if output.dim() == 0 or output.shape[0] != expected:
@@ -142,8 +143,11 @@ class PlainRuns:
                 return self.same(own, torch.cat([output[:1], output[1:], all_changed[:1], all_changed[1:]]))
         return True
 
-    def outputs_elsewhere(self, batches: list[GraphBatch]) -> list[Tensor] | None:
-        """Return outputs of several batches with other features, the same of each node, and awake; None if refused."""
+    def outputs_elsewhere(self, batches: list[GraphBatch]) -> list[tuple[Tensor, Tensor]] | None:
+        """Return other features of several batches, the same of each node, and the outputs, all units awake.
+
+        None if the model refuses all such features.
+        """
         for features in zip(*(other_features(batch) for batch in batches)):
             try:
                 with torch.no_grad(), Awake():
@@ -151,7 +155,7 @@ class PlainRuns:
             except (RuntimeError, IndexError, ValueError):
                 continue
             if all(bool(torch.isfinite(output).all()) for output in outputs):
-                return outputs
+                return list(zip(features, outputs))
         return None
 
     def _checked(self, batch: GraphBatch) -> Tensor:

@@ -18,6 +18,7 @@ from skgnnx.graphs.computation_graph import ComputationGraphs
 from skgnnx.graphs.instances import Instances
 from skgnnx.graphs.noise import draw_normal
 
+UNTRIMMED = 2
 ADJACENCY = ("adjacency",)  # a tuple, so that no key of the user's graphs is the same
 
 
@@ -67,6 +68,7 @@ class GraphBatch:
         self.memo: dict[Any, Any] = {}
         # How to cut some of the instances again, where the batch holds more than its graphs tell (true degrees).
         self.cut_again: Callable[[np.ndarray], GraphBatch] | None = None
+        self.trim = UNTRIMMED  # how much layers may leave out of what is far from the explained elements
         node_instance = np.repeat(np.arange(len(graphs)), np.diff(graphs.node_ptr))
         edge_instance = np.repeat(np.arange(len(graphs)), np.diff(graphs.edge_ptr))
         self.node_instance = self._tensor(node_instance)
@@ -211,15 +213,20 @@ class GraphBatch:
                 "Nodes and edges can be removed only from a batch that was made for it: others hold the degrees of the "
                 "whole graph. Got one made without; ask for batches(removal=True)."
             )
-        return GraphBatch(self.X, self.positions, graphs, self._numpy_targets(), self.device)
+        return self._like_this(GraphBatch(self.X, self.positions, graphs, self._numpy_targets(), self.device))
 
     def take(self, instances: np.ndarray) -> GraphBatch:
         """Return a batch of some of the instances, given by their positions in this one."""
         if self.cut_again is not None:
-            return self.cut_again(instances)
+            return self._like_this(self.cut_again(instances))
         targets = self._numpy_targets()
         targets = None if targets is None else targets[instances]
-        return GraphBatch(self.X, self.positions[instances], self.graphs.take(instances), targets, self.device)
+        graphs = self.graphs.take(instances)
+        return self._like_this(GraphBatch(self.X, self.positions[instances], graphs, targets, self.device))
+
+    def _like_this(self, part: GraphBatch) -> GraphBatch:
+        part.trim = self.trim
+        return part
 
     def _numpy_targets(self) -> np.ndarray | None:
         return None if self.targets is None else self.targets.cpu().numpy()

@@ -58,3 +58,42 @@ def with_split_edges(batch: GraphBatch, edges: np.ndarray, copied: np.ndarray) -
     variant.rows = batch.rows if batch.X.level == "graph" else to_device(place[batch.rows.cpu().numpy()])
     variant.__dict__.pop("ptr", None)
     return variant
+
+
+def by_distance(batch: GraphBatch) -> tuple[GraphBatch, Tensor, Tensor]:
+    """Return the batch with nodes and edges ordered by their distance from the explained elements.
+
+    What can still reach a prediction over so many messages is then the first so many nodes and edges. Edges that
+    lead to one node keep their order.
+
+    Returns
+    -------
+    GraphBatch
+        Nodes of an instance are no longer next to each other.
+    node_order, edge_order : Tensor
+        Position in `batch` of each node and edge.
+    """
+    graphs = batch.graphs
+    node_order, edge_order = (np.argsort(level, kind="stable") for level in (graphs.node_level, graphs.edge_level))
+    place = np.empty(len(node_order), dtype=np.int64)
+    place[node_order] = np.arange(len(node_order))
+    order_of_nodes, order_of_edges, new = (
+        torch.from_numpy(a).to(batch.device) for a in (node_order, edge_order, place)
+    )
+    ordered = copy.copy(batch)
+    ordered.memo, ordered.cut_again = {}, None
+    ordered.graphs = replace(
+        graphs,
+        node_id=graphs.node_id[node_order],
+        node_level=graphs.node_level[node_order],
+        edge_id=graphs.edge_id[edge_order],
+        edge_level=graphs.edge_level[edge_order],
+        ends=graphs.ends[:, edge_order],
+    )
+    for name in ("node_instance", "node_reach"):
+        setattr(ordered, name, getattr(batch, name).index_select(0, order_of_nodes))
+    for name in ("edge_instance", "edge_reach"):
+        setattr(ordered, name, getattr(batch, name).index_select(0, order_of_edges))
+    ordered.edge_index = new[batch.edge_index.index_select(1, order_of_edges)]
+    ordered.rows = new[batch.rows]
+    return ordered, order_of_nodes, order_of_edges

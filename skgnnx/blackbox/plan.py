@@ -1,0 +1,216 @@
+"""How batches run through a model: ordered, trimmed, fused, with constants kept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch_geometric.nn import MessagePassing
+
+from skgnnx.blackbox.calling import NORMALISATION, Handed, ModelCall
+from skgnnx.blackbox.constants import Constants, foldable_modules
+from skgnnx.blackbox.edge_masking import MessageEdges, NeedsAllEdgesError, is_same
+from skgnnx.blackbox.edge_matching import NOT_AN_EDGE
+from skgnnx.blackbox.fused_call import FusedCall
+from skgnnx.blackbox.fusing import Fusion, fusions
+from skgnnx.blackbox.hooks import Nodes
+from skgnnx.blackbox.masked_run import MaskedRun
+from skgnnx.blackbox.probe_graphs import tournament_batch
+from skgnnx.blackbox.pyg_compat import ends_of_call, message_passing_modules
+from skgnnx.blackbox.receptive_field import ModelTrace
+from skgnnx.blackbox.reference import PlainRuns
+from skgnnx.blackbox.trimming import Prefixes, Trim
+from skgnnx.graphs.batch import GraphBatch
+from skgnnx.graphs.instances import Instances
+from skgnnx.graphs.unions import by_distance
+
+PLAN = ("plan",)
+
+
+class Setup:
+    """What all batches have in common: the layers of the model, and what may be done about each of their calls.
+
+    Parameters
+    ----------
+    call : ModelCall
+        The frozen model.
+    X : Instances
+        What is explained.
+    device : torch.device
+        Device of the model.
+    trace : ModelTrace
+        What a forward pass does.
+    """
+
+    def __init__(self, call: ModelCall, X: Instances, device: torch.device, trace: ModelTrace) -> None:
+        self.call = call
+        self.trace = trace
+        is_module = isinstance(call.model, nn.Module)
+        self.layers = message_passing_modules(call.model) if is_module else []
+        self.foldable = foldable_modules(call.model, {layer for _, layer in self.layers}) if is_module else []
+        found = fusions(call, tournament_batch(X, device)) if self.layers and not trace.fixed_size else []
+        self.fusions: list[Fusion | str] = found if len(found) == len(trace.names) else []
+
+    def fusion(self, number: int) -> Fusion | None:
+        """Return how a call may be fused, None if it may not."""
+        if number >= len(self.fusions):
+            return None
+        fusion, kind = self.fusions[number], self.trace.kinds[number]
+        return fusion if isinstance(fusion, Fusion) and not (kind.coarsened or kind.readout) else None
+
+    def trimmed_layers(self, trim: Trim) -> list[MessagePassing]:
+        """Return the layers whose inputs are cut; a fused call leaves edges out by itself."""
+        if trim == Trim.ROWS:
+            return [layer for _, layer in self.layers]
+        general = {name for number, name in enumerate(self.trace.names) if self.fusion(number) is None}
+        return [layer for name, layer in self.layers if name in general] if trim == Trim.EDGES else []
+
+    def plan(self, batch: GraphBatch) -> Plan:
+        """Return how a batch runs; made once."""
+        if PLAN not in batch.memo:
+            self.put(batch, Trim(batch.trim))
+        return batch.memo[PLAN]
+
+    def put(self, batch: GraphBatch, trim: Trim) -> None:
+        """Let layers leave so much out of a batch, and of what will be cut from it."""
+        batch.trim = int(trim)
+        batch.memo[PLAN] = Plan(self, batch, trim)
+
+    def run(self, batch: GraphBatch, x: Tensor | None = None, mask: Tensor | Sequence[Tensor] | None = None) -> Tensor:
+        """Return the raw output of the model on a batch, with other node features or under an edge mask."""
+        try:
+            return self.plan(batch).run(x, mask)
+        except NeedsAllEdgesError:
+            self.put(batch, Trim.NONE)
+            return self.plan(batch).run(x, mask)
+
+    def rows(self, output: Tensor, batch: GraphBatch, runs: PlainRuns) -> Tensor:
+        """Return the rows of a raw output of `run` that belong to the instances."""
+        plan = self.plan(batch)
+        return runs.rows_of(output, plan.seen, plan.num_rows)
+
+    def path(self, batch: GraphBatch) -> list[str]:
+        """Say for each propagate call of a batch how it runs, and why not faster."""
+        trimmed = ["trimmed rows and edges", "trimmed edges", "whole"][self.plan(batch).trim]
+        said = []
+        for number, name in enumerate(self.trace.names):
+            found = self.fusions[number] if number < len(self.fusions) else "another run on a small graph"
+            fused = self.fusion(number)
+            said.append(f"{name}: {fused if fused else f'general path ({found})'}, {trimmed}")
+        return said
+
+
+class Plan:
+    """How one batch runs.
+
+    Parameters
+    ----------
+    setup : Setup
+        What it has in common with others.
+    batch : GraphBatch
+    trim : Trim
+        What layers leave out.
+
+    Attributes
+    ----------
+    seen : GraphBatch
+        The batch as the model sees it: ordered by distance where layers are trimmed.
+    """
+
+    def __init__(self, setup: Setup, batch: GraphBatch, trim: Trim) -> None:
+        self.setup = setup
+        self.batch = batch
+        self.trim = trim
+        self.seen = batch
+        self._node_order: Tensor | None = None
+        self._edge_order: Tensor | None = None
+        if trim != Trim.NONE:
+            self.seen, self._node_order, self._edge_order = by_distance(batch)
+            self._hand_on(_inverse(self._node_order), _inverse(self._edge_order))
+        self.constants = Constants(self._inputs())
+        self.prefixes = Prefixes(self.seen, self.constants)
+        self.allowed_rows = {batch.num_nodes} | (self.prefixes.known_rows() if trim == Trim.ROWS else set())
+        self.edges = MessageEdges(setup.call, self.seen, setup.trace, trimmed=trim != Trim.NONE)
+        self._fused: dict[int, FusedCall] = {}
+        self._message_edges: dict[int, tuple[np.ndarray, Tensor]] = {}
+        self.num_rows = batch.num_nodes
+
+    def _inputs(self) -> list[Tensor]:
+        keys = [key for key, column in self.seen.X.store.columns.items() if column.slot != "graph"]
+        handed = [tensor for h in self.seen.memo.get(NORMALISATION, {}).values() for tensor in (h.edge_index, h.weight)]
+        tensors = [self.seen.edge_index, *(self.seen.attribute(key) for key in keys), *handed]
+        return [tensor for tensor in tensors if tensor is not None]
+
+    def _hand_on(self, place: Tensor, edge_place: Tensor) -> None:
+        """Renumber the normalisation that layers find in their caches."""
+        known: dict[MessagePassing, Handed] = self.batch.memo.get(NORMALISATION, {})
+        edges = np.append(edge_place.cpu().numpy(), NOT_AN_EDGE)
+        self.seen.memo[NORMALISATION] = {
+            layer: Handed(
+                place[handed.edge_index],
+                handed.weight,
+                torch.from_numpy(edges[handed.edge.cpu().numpy()]).to(self.seen.device),
+            )
+            for layer, handed in known.items()
+        }
+
+    def run(self, x: Tensor | None = None, mask: Tensor | Sequence[Tensor] | None = None) -> Tensor:
+        """Return the raw output of the model, with other node features or under an edge mask.
+
+        Parameters
+        ----------
+        x : Tensor of shape (N, F), optional
+        mask : Tensor of shape (E,) or sequence of such, optional
+            In the order of the batch, as `x`.
+        """
+        run = MaskedRun(self, mask)
+        ordered = x if x is None or self._node_order is None else x.index_select(0, self._node_order)
+        output = run(ordered)
+        self.num_rows = run.num_rows
+        return output
+
+    def in_batch(self, edge: np.ndarray) -> np.ndarray:
+        """Return the position in the batch of edges that the model sees; -1 stays."""
+        if self._edge_order is None:
+            return edge
+        return np.append(self._edge_order.cpu().numpy(), NOT_AN_EDGE)[edge]
+
+    def message_edges(self, number: int, name: str, layer: MessagePassing, edge_index: Tensor) -> Tensor:
+        """Return the edge of the batch behind each message of a call."""
+        edge = self.edges.of_call(number, name, layer, edge_index)
+        known = self._message_edges.get(number)
+        if known is None or known[0] is not edge:
+            known = (edge, torch.from_numpy(self.in_batch(edge)).to(self.seen.device))
+            self._message_edges[number] = known
+        return known[1]
+
+    def fused_call(
+        self, number: int, layer: MessagePassing, edge_index: Tensor, nodes: Nodes, given: dict[str, Any]
+    ) -> FusedCall | None:
+        """Return a call as a sparse product, None where it must run as it is."""
+        fusion = self.setup.fusion(number)
+        if fusion is None or nodes[0] is None or not fusion.takes(given):
+            return None
+        shape = (nodes[0] if nodes[1] is None else nodes[1], nodes[0])
+        known = self._fused.get(number)
+        if known is None or known.shape != shape or not is_same(known.edge_index, edge_index):
+            ends = ends_of_call(edge_index, layer)
+            known = FusedCall(fusion, edge_index, ends, self._felt(number, ends), shape)
+            self._fused[number] = known
+        return known
+
+    def _felt(self, number: int, ends: Tensor) -> np.ndarray | None:
+        """Return which messages of a call can still reach a prediction, None for all."""
+        if self.trim == Trim.NONE:
+            return None
+        level = self.seen.graphs.node_level[ends[1].cpu().numpy()]
+        return level < self.setup.trace.reach[number]
+
+
+def _inverse(order: Tensor) -> Tensor:
+    inverse = torch.empty_like(order)
+    inverse[order] = torch.arange(len(order), device=order.device)
+    return inverse

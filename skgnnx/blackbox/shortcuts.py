@@ -1,0 +1,68 @@
+"""Which shortcuts a model allows: tried on a sample against the model as it is, with other features, all awake."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from skgnnx.blackbox.plan import Setup
+from skgnnx.blackbox.reference import PlainRuns
+from skgnnx.blackbox.trimming import Trim
+from skgnnx.blackbox.waking import Awake
+from skgnnx.graphs.batch import GraphBatch
+
+
+class Shortcuts:
+    """Finds and checks what may be left out of a forward pass.
+
+    Parameters
+    ----------
+    runs : PlainRuns
+        The model as it is.
+    setup : Setup
+        The model with shortcuts.
+    """
+
+    def __init__(self, runs: PlainRuns, setup: Setup) -> None:
+        self.runs = runs
+        self.setup = setup
+
+    def of(self, batch: GraphBatch) -> Trim:
+        """Return the most that layers can leave out of batches like this one; give up fused calls that are wrong."""
+        elsewhere = self.runs.outputs_elsewhere([batch])
+        x, expected = (None, self.runs.outputs(batch)) if elsewhere is None else elsewhere[0]
+        first = Trim.NONE if self.runs.X.level == "graph" else Trim.ROWS
+        for trim in list(Trim)[first:]:
+            if self._agrees(batch, trim, x, expected, awake=elsewhere is not None):
+                return trim
+        self.setup.fusions = []
+        return Trim.NONE
+
+    def _agrees(self, batch: GraphBatch, trim: Trim, x: Tensor | None, expected: Tensor, *, awake: bool) -> bool:
+        self.setup.put(batch, trim)
+        try:
+            with torch.no_grad():
+                if not awake:
+                    return self.runs.same(self._outputs(batch, x), expected)
+                with Awake():
+                    return self.runs.same(self._outputs(batch, x), expected)
+        except (RuntimeError, IndexError, ValueError):
+            return False
+
+    def _outputs(self, batch: GraphBatch, x: Tensor | None = None) -> Tensor:
+        return self.setup.rows(self.setup.run(batch, x), batch, self.runs)
+
+    def gives(self, batch: GraphBatch, expected: Tensor) -> bool:
+        """Return True if a batch gives the expected outputs, with as many of its shortcuts as that takes away."""
+        while True:
+            trim = self.setup.plan(batch).trim
+            try:
+                with torch.no_grad():
+                    same = self.runs.same(self._outputs(batch), expected)
+            except (RuntimeError, IndexError, ValueError):
+                if trim == Trim.NONE:
+                    raise
+                same = False
+            if same or trim == Trim.NONE:
+                return same
+            self.setup.put(batch, Trim(trim + 1))

@@ -1,0 +1,74 @@
+"""Layers that compute only what can still reach a prediction: the first rows of a batch ordered by distance."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Any
+
+import numpy as np
+import torch
+
+from skgnnx.blackbox.constants import Constants
+from skgnnx.graphs.batch import UNTRIMMED, GraphBatch
+
+
+class Trim(IntEnum):
+    """What layers leave out of what is too far from every explained element, from the most to nothing."""
+
+    ROWS = 0
+    EDGES = 1
+    NONE = UNTRIMMED
+
+
+class Prefixes:
+    """How many nodes and edges are within so many messages of an explained element.
+
+    Parameters
+    ----------
+    batch : GraphBatch
+        Ordered by distance.
+    constants : Constants
+        Where the first rows of tensors that stay are kept.
+    """
+
+    def __init__(self, batch: GraphBatch, constants: Constants) -> None:
+        graphs = batch.graphs
+        self._constants = constants
+        self._nodes = np.cumsum(np.bincount(graphs.node_level, minlength=1))
+        self._edges = np.concatenate([[0], np.cumsum(np.bincount(graphs.edge_level, minlength=1))])
+
+    def nodes(self, distance: int) -> int:
+        """Return how many nodes are at most so far from an element."""
+        return int(self._nodes[min(distance, len(self._nodes) - 1)])
+
+    def edges(self, distance: int) -> int:
+        """Return how many edges lead to a node that is less far than that."""
+        return int(self._edges[min(distance, len(self._edges) - 1)])
+
+    def known_rows(self) -> set[int]:
+        """Return every number of nodes that a layer may see."""
+        return {int(count) for count in self._nodes}
+
+    def cut(self, value: Any, distance: int, *, nodes: int | None, edges: int) -> Any:
+        """Return an argument of a layer without what is farther than `distance` from every explained element.
+
+        Parameters
+        ----------
+        value : Any
+            Tensors with one row per node or edge, pairs of them, and edge lists are cut; anything else stays.
+        distance : int
+            How far what goes into the layer can still be felt.
+        nodes : int or None
+            Rows that node tensors have now; None leaves them whole.
+        edges : int
+            Number of all edges.
+        """
+        if isinstance(value, (tuple, list)):
+            return type(value)(self.cut(part, distance, nodes=nodes, edges=edges) for part in value)
+        if not torch.is_tensor(value) or value.layout != torch.strided or value.dim() == 0:
+            return value
+        if value.dim() == 2 and tuple(value.shape) == (2, edges) and value.dtype == torch.int64:
+            return self._constants.first(value, self.edges(distance), dim=1)
+        if nodes is not None and len(value) == nodes:
+            return self._constants.first(value, self.nodes(distance))
+        return self._constants.first(value, self.edges(distance)) if len(value) == edges else value
