@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from skgnnx.blackbox.cut_reference import bytes_of, bytes_of_whole
-from skgnnx.blackbox.normalisation import LayerUse, without_ring
+from skgnnx.blackbox.normalisation import Normaliser
 from skgnnx.blackbox.plan import Setup
 from skgnnx.blackbox.reference import PlainRuns
 from skgnnx.blackbox.shortcuts import Shortcuts
@@ -63,11 +63,7 @@ class Batcher:
         self._settled = False
         self._shortcuts = Shortcuts(runs, setup)
         self._trims: dict[Cut, Trim] = {}
-        # A layer that is called several times must keep what its farthest-reaching call needs.
-        self._uses: dict[str, LayerUse] = {}
-        for name, reach, kind in zip(trace.names, trace.reach, trace.kinds, strict=True):
-            known = self._uses.get(name)
-            self._uses[name] = LayerUse(max(reach, known.reach if known else 0), kind)
+        self._normaliser = Normaliser(setup, runs.X, runs.device)
 
     def batches(self, positions: np.ndarray, batch_size: int | str, *, removal: bool = False) -> Iterator[GraphBatch]:
         """Yield batches of consecutive instances.
@@ -85,7 +81,10 @@ class Batcher:
             self._settle()
         for part in np.split(positions, range(EXTRACTED_AT_ONCE, len(positions), EXTRACTED_AT_ONCE)):
             cut = Cut.RING if removal and self._least == Cut.NORMALISED else self._least
-            for rows, graphs in self.runs.packed(self._extract(part, cut), part, batch_size):
+            found = self._extract(part, cut)
+            if cut == Cut.NORMALISED:
+                self._normaliser.prepare(found.node_id)
+            for rows, graphs in self.runs.packed(found, part, batch_size):
                 yield from self._proven(rows, cut, removal, graphs)
 
     def _settle(self) -> None:
@@ -168,13 +167,15 @@ class Batcher:
     def _make(self, rows: np.ndarray, cut: Cut, graphs: ComputationGraphs | None) -> GraphBatch | None:
         graphs = self._extract(rows, cut) if graphs is None else graphs
         batch = GraphBatch(self.runs.X, rows, graphs, self.targets[rows], self.runs.device)
-        return without_ring(self.runs.call, batch, self._uses) if cut == Cut.NORMALISED else batch
+        if cut != Cut.NORMALISED:
+            return batch
+        return self._normaliser.hand_to(batch) if self._normaliser.prepare(graphs.node_id) else None
 
     def _extract(self, rows: np.ndarray, cut: Cut) -> ComputationGraphs:
         X: Instances = self.runs.X
         if cut == Cut.WHOLE or self.trace.hops is None:
             return whole_graphs(X, rows)
-        return receptive_fields(X, rows, self.trace.hops, int(cut > Cut.HOPS), self.trace.both_ways)
+        return receptive_fields(X, rows, self.trace.hops, int(cut == Cut.RING), self.trace.both_ways)
 
     def _is_proven(self, batch: GraphBatch, cut: Cut) -> bool:
         self.setup.put(batch, self._trim(cut))

@@ -61,6 +61,10 @@ class Setup:
         fusion, kind = self.fusions[number], self.trace.kinds[number]
         return fusion if isinstance(fusion, Fusion) and not (kind.coarsened or kind.readout) else None
 
+    def fuses_all_calls_of(self, layer: str) -> bool:
+        """Return True if every call of a layer, given by its name, is fused."""
+        return all(self.fusion(number) for number, name in enumerate(self.trace.names) if name == layer)
+
     def trimmed_layers(self, trim: Trim) -> list[MessagePassing]:
         """Return the layers whose inputs are cut; a fused call leaves edges out by itself."""
         if trim == Trim.ROWS:

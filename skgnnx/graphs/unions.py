@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from skgnnx.graphs.batch import GraphBatch
-from skgnnx.graphs.computation_graph import whole_graphs
+from skgnnx.graphs.columns import offsets, ranges
+from skgnnx.graphs.computation_graph import ComputationGraphs, whole_graphs
 from skgnnx.graphs.instances import Instances
 
 
@@ -97,3 +98,41 @@ def by_distance(batch: GraphBatch) -> tuple[GraphBatch, Tensor, Tensor]:
     ordered.edge_index = new[batch.edge_index.index_select(1, order_of_edges)]
     ordered.rows = new[batch.rows]
     return ordered, order_of_nodes, order_of_edges
+
+
+def joint_neighbourhood(X: Instances, nodes: np.ndarray, both_ways: bool, device: torch.device) -> GraphBatch:
+    """Return one graph of some nodes and all edges that lead to them.
+
+    Parameters
+    ----------
+    X : Instances
+        Where the nodes are from.
+    nodes : ndarray of int
+        Ids in the whole store, ascending; an explained element among them.
+    both_ways : bool
+        True to take the edges that leave the nodes, too.
+    device : torch.device
+
+    Returns
+    -------
+    GraphBatch
+        Of one instance. The level of a node is 0 if it was asked for, 1 if it is only at the other end of an edge.
+    """
+    store = X.store
+    indices = (store.in_edges, store.out_edges) if both_ways else (store.in_edges,)
+    counts = [index.ptr[nodes + 1] - index.ptr[nodes] for index in indices]
+    found = [index.edge_id[ranges(index.ptr[nodes], count)] for index, count in zip(indices, counts, strict=True)]
+    edge_id = np.unique(np.concatenate(found))
+    ends = store.global_edges[:, edge_id]
+    node_id = np.union1d(nodes, ends)
+    level = np.ones(len(node_id), dtype=np.int16)
+    level[np.searchsorted(node_id, nodes)] = 0
+    graphs = ComputationGraphs(
+        offsets([len(node_id)]), node_id, level, offsets([len(edge_id)]), edge_id,
+        np.zeros(len(edge_id), dtype=np.int16), np.searchsorted(node_id, ends), hops=0,
+    )  # fmt: skip
+    union = GraphBatch(X, np.array([0]), graphs, device=device)
+    first = X.element[0] + store.node_ptr[X.graph_index[0]]
+    root = np.minimum(np.searchsorted(node_id, first), len(node_id) - 1)
+    union.rows = torch.from_numpy(root if X.level == "node" else root[:, None]).to(device)
+    return union
