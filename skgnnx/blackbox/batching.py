@@ -24,7 +24,7 @@ from skgnnx.graphs.unions import shared_graphs
 
 EXTRACTED_AT_ONCE = 2_048
 SAMPLED = 8
-WIDER_RING = 2
+COMPARED = 2
 
 
 class Cut(IntEnum):
@@ -45,13 +45,17 @@ class Batcher:
         The model as it is.
     setup : Setup
         The model as it runs on cuts, and its receptive field.
+    normaliser : Normaliser
+        Hands true degrees to layers that need them.
     reference : Tensor of shape (n, C)
         Its outputs on whole graphs.
     targets : ndarray of shape (n,)
         Explained classes or columns.
     """
 
-    def __init__(self, runs: PlainRuns, setup: Setup, reference: Tensor, targets: np.ndarray) -> None:
+    def __init__(
+        self, runs: PlainRuns, setup: Setup, normaliser: Normaliser, reference: Tensor, targets: np.ndarray
+    ) -> None:
         self.runs = runs
         self.setup = setup
         self.trace = trace = setup.trace
@@ -63,7 +67,7 @@ class Batcher:
         self._settled = False
         self._shortcuts = Shortcuts(runs, setup)
         self._trims: dict[Cut, Trim] = {}
-        self._normaliser = Normaliser(setup, runs.X, runs.device)
+        self._normaliser = normaliser
 
     def batches(self, positions: np.ndarray, batch_size: int | str, *, removal: bool = False) -> Iterator[GraphBatch]:
         """Yield batches of consecutive instances.
@@ -83,7 +87,7 @@ class Batcher:
             cut = Cut.RING if removal and self._least == Cut.NORMALISED else self._least
             found = self._extract(part, cut)
             if cut == Cut.NORMALISED:
-                self._normaliser.prepare(found.node_id)
+                self._normaliser.prepare(part, found.node_id)
             for rows, graphs in self.runs.packed(found, part, batch_size):
                 yield from self._proven(rows, cut, removal, graphs)
 
@@ -135,7 +139,7 @@ class Batcher:
         normalised = self._make(sample, Cut.NORMALISED, None)
         for cut in (Cut.HOPS if normalised is None else Cut.NORMALISED, Cut.RING):
             batch = normalised if cut == Cut.NORMALISED else self._make(sample, cut, None)
-            if batch is not None and self._is_exact(batch) and self._is_exact_elsewhere(batch, sample):
+            if batch is not None and self._is_exact(batch) and self._is_exact_elsewhere(batch, sample, cut):
                 return cut
         return Cut.WHOLE
 
@@ -169,7 +173,7 @@ class Batcher:
         batch = GraphBatch(self.runs.X, rows, graphs, self.targets[rows], self.runs.device)
         if cut != Cut.NORMALISED:
             return batch
-        return self._normaliser.hand_to(batch) if self._normaliser.prepare(graphs.node_id) else None
+        return self._normaliser.hand_to(batch) if self._normaliser.prepare(rows, graphs.node_id) else None
 
     def _extract(self, rows: np.ndarray, cut: Cut) -> ComputationGraphs:
         X: Instances = self.runs.X
@@ -188,19 +192,19 @@ class Batcher:
         expected = self.reference[torch.from_numpy(batch.positions).to(self.reference.device)]
         return self.runs.same(self.runs.outputs(batch), expected)
 
-    def _is_exact_elsewhere(self, batch: GraphBatch, sample: np.ndarray) -> bool:
-        wider = self._wider(sample)
-        found = None if wider is None else self.runs.outputs_elsewhere([batch, wider])
-        return found is None or self.runs.same(found[0][1], found[1][1])
-
-    def _wider(self, sample: np.ndarray) -> GraphBatch | None:
-        """Return whole graphs, each once, or cuts wider than any that is used; None if neither fits."""
+    def _is_exact_elsewhere(self, batch: GraphBatch, sample: np.ndarray, cut: Cut) -> bool:
         X = self.runs.X
+        compared = np.arange(len(sample))
         if not X.exclude_link and bytes_of_whole(self.runs, self.trace) <= memory_budget():
-            return shared_graphs(X[sample], self.runs.device)
-        graphs = receptive_fields(X, sample, self.trace.hops or 0, WIDER_RING, self.trace.both_ways)
-        fits = bytes_of(len(graphs.edge_id) + len(graphs.node_id), self.trace) <= memory_budget()
-        return GraphBatch(X, sample, graphs, device=self.runs.device) if fits else None
+            wider = shared_graphs(X[sample], self.runs.device)
+        else:
+            compared = np.argsort(np.diff(batch.graphs.edge_ptr), kind="stable")[:COMPARED]
+            graphs = receptive_fields(X, sample[compared], self.trace.hops or 0, int(cut) + 1, self.trace.both_ways)
+            if bytes_of(len(graphs.edge_id) + len(graphs.node_id), self.trace) > memory_budget():
+                return True
+            wider = GraphBatch(X, sample[compared], graphs, device=self.runs.device)
+        found = self.runs.outputs_elsewhere([batch, wider])
+        return found is None or self.runs.same(found[0][1][compared], found[1][1])
 
     def _warn_if_whole(self) -> None:
         if self._warned or self.level == "graph":

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 from torch import Tensor
 
+from skgnnx.blackbox.normalisation import Normaliser
+from skgnnx.blackbox.plan import Setup
 from skgnnx.blackbox.receptive_field import ModelTrace
 from skgnnx.blackbox.reference import PlainRuns
 from skgnnx.config import memory_budget
 from skgnnx.graphs.batch import GraphBatch
-from skgnnx.graphs.computation_graph import receptive_fields
+from skgnnx.graphs.computation_graph import ComputationGraphs, receptive_fields
+from skgnnx.graphs.unions import distinct, joint_neighbourhood
 
-EXTRACTED_AT_ONCE = 256
 WIDEST_RING = 3
+ALWAYS_ALLOWED = 100_000  # edges that no memory budget is too small for
+BYTES_OF_PRODUCT = 120  # what the places of one entry of a sparse product take while they are sorted
 
 
 def bytes_of_whole(runs: PlainRuns, trace: ModelTrace) -> int:
@@ -32,44 +38,95 @@ def bytes_of(size: int, trace: ModelTrace) -> int:
     return 4 * 3 * size * max([*trace.widths, 1])
 
 
-def reference_of_cuts(runs: PlainRuns, trace: ModelTrace) -> Tensor:
-    """Return the output (n, C) for every node or link without running the model on a whole graph.
+class CutReference:
+    """Outputs for nodes or links of a graph that does not fit in the memory budget.
 
     Parameters
     ----------
     runs : PlainRuns
-        The model.
-    trace : ModelTrace
-        Its receptive field.
-
-    Returns
-    -------
-    Tensor
-        Outputs on the first cut that a cut with one ring more agrees with.
-
-    Raises
-    ------
-    MemoryError
-        If the prediction sees the whole graph, or cuts do not come to agree.
+        The model as it is.
+    setup : Setup
+        The model as it runs on cuts.
+    normaliser : Normaliser
+        Hands true degrees to layers that need them.
     """
-    if trace.hops is not None:
-        outputs = _outputs(runs, trace, 0)
-        for ring in range(1, WIDEST_RING + 1):
-            wider = _outputs(runs, trace, ring)
-            if runs.same(outputs, wider):
+
+    def __init__(self, runs: PlainRuns, setup: Setup, normaliser: Normaliser) -> None:
+        self.runs, self.setup, self.normaliser = runs, setup, normaliser
+        self.X = runs.X
+        general = [w for number, w in enumerate(setup.trace.widths) if setup.fusion(number) is None]
+        self._most_edges = memory_budget() // max(4 * 3 * max([*general, 1]), BYTES_OF_PRODUCT)
+
+    def outputs(self) -> Tensor:
+        """Return the output (n, C) for every node or link without running the model on a whole graph.
+
+        Instances share one neighbourhood, one ring wider than what reaches any of them, where their outputs must be
+        what each has alone; otherwise it grows by further rings until two of them agree.
+
+        Raises
+        ------
+        MemoryError
+            If the prediction sees the whole graph, or cuts do not come to agree.
+        """
+        if self.setup.trace.hops is None or self.X.exclude_link:
+            raise self._too_large()
+        rows = np.arange(len(self.X))
+        return torch.cat([self._agreed(part, graphs) for part, graphs in self._parts(rows)])
+
+    def _parts(self, rows: np.ndarray) -> Iterator[tuple[np.ndarray, ComputationGraphs]]:
+        """Yield instances whose shared neighbourhood fits, with what reaches each of them."""
+        graphs = receptive_fields(self.X, rows, self.setup.trace.hops or 0, 0, self.setup.trace.both_ways)
+        if len(rows) == 1 or self._degrees(graphs.node_id) <= self._most_edges:
+            yield rows, graphs
+            return
+        for half in np.array_split(rows, 2):
+            yield from self._parts(half)
+
+    def _degrees(self, node_id: np.ndarray) -> int:
+        nodes, ptr = distinct(node_id), self.X.store.in_edges.ptr
+        return int((ptr[nodes + 1] - ptr[nodes]).sum())
+
+    def _agreed(self, rows: np.ndarray, graphs: ComputationGraphs) -> Tensor:
+        nodes = distinct(graphs.node_id)
+        union = self._union(rows, nodes)
+        outputs = self._on(union)
+        if self.runs.same(self._alone(rows, graphs, union), outputs):
+            return outputs
+        for _ in range(1, WIDEST_RING):
+            nodes = union.graphs.node_id
+            if self._degrees(nodes) > max(self._most_edges, ALWAYS_ALLOWED):
+                if len(rows) == 1:
+                    break
+                middle = len(rows) // 2
+                halves = (np.arange(middle), np.arange(middle, len(rows)))
+                return torch.cat([self._agreed(rows[half], graphs.take(half)) for half in halves])
+            union = self._union(rows, nodes)
+            wider = self._on(union)
+            if self.runs.same(outputs, wider):
                 return wider
             outputs = wider
-    raise MemoryError(
-        f"The memory budget must hold a forward pass of {runs.name} over the whole graph, because its predictions "
-        f"cannot be had from a part. Got {memory_budget() / 2**20:.0f} MB, needed about "
-        f"{bytes_of_whole(runs, trace) / 2**20:.0f} MB; raise it with config_context(memory_budget=...)."
-    )
+        raise self._too_large()
 
+    def _union(self, rows: np.ndarray, nodes: np.ndarray) -> GraphBatch:
+        return joint_neighbourhood(self.X, rows, nodes, self.setup.trace.both_ways, self.runs.device)
 
-def _outputs(runs: PlainRuns, trace: ModelTrace, ring: int) -> Tensor:
-    rows, parts = np.arange(len(runs.X)), []
-    for part in np.split(rows, range(EXTRACTED_AT_ONCE, len(rows), EXTRACTED_AT_ONCE)):
-        graphs = receptive_fields(runs.X, part, trace.hops or 0, ring, trace.both_ways)
-        for chosen, cut in runs.packed(graphs, part, "auto"):
-            parts.append(runs.outputs(GraphBatch(runs.X, chosen, cut, device=runs.device)))
-    return torch.cat(parts)
+    def _alone(self, rows: np.ndarray, graphs: ComputationGraphs, union: GraphBatch) -> Tensor:
+        """Return the outputs when every instance has a graph of its own, with true degrees where layers take them."""
+        handed = self.normaliser.learn(union)
+        parts = []
+        for chosen, cut in self.runs.packed(graphs, rows, "auto"):
+            batch = GraphBatch(self.X, chosen, cut, device=self.runs.device)
+            parts.append(self._on(self.normaliser.hand_to(batch) if handed else batch))
+        return torch.cat(parts)
+
+    def _on(self, batch: GraphBatch) -> Tensor:
+        with torch.no_grad():
+            return self.setup.rows(self.setup.run(batch), batch, self.runs)
+
+    def _too_large(self) -> MemoryError:
+        return MemoryError(
+            f"The memory budget must hold a forward pass of {self.runs.name} over the whole graph, because its "
+            f"predictions cannot be had from a part. Got {memory_budget() / 2**20:.0f} MB, needed about "
+            f"{bytes_of_whole(self.runs, self.setup.trace) / 2**20:.0f} MB; raise it with "
+            "config_context(memory_budget=...)."
+        )

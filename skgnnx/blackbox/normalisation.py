@@ -16,7 +16,7 @@ from skgnnx.blackbox.plan import Setup
 from skgnnx.blackbox.pyg_compat import ends_of_call, nodes_of_call, normalising_layers
 from skgnnx.graphs.batch import GraphBatch
 from skgnnx.graphs.instances import Instances
-from skgnnx.graphs.unions import joint_neighbourhood
+from skgnnx.graphs.unions import distinct, joint_neighbourhood
 
 
 class LayerUse(NamedTuple):
@@ -75,19 +75,26 @@ class Normaliser:
             self._uses[name] = LayerUse(max(reach, known.reach if known else 0), kind)
         self._fused = {name for name in self._uses if setup.fuses_all_calls_of(name)}
 
-    def prepare(self, nodes: np.ndarray) -> bool:
-        """Normalise what some nodes need; return False where no layer can be given its normalisation.
+    def prepare(self, rows: np.ndarray, nodes: np.ndarray) -> bool:
+        """Normalise what some instances need; return False where no layer can be given its normalisation.
 
         Parameters
         ----------
+        rows : ndarray of int
+            The instances.
         nodes : ndarray of int
-            Ids in the whole store, with repetitions.
+            Nodes that reach them, as ids in the whole store, with repetitions.
         """
         if not self._layers or self.X.exclude_link:
             return False
         if len(self._nodes) and _is_in(nodes, self._nodes).all():
             return bool(self._known)
-        union = joint_neighbourhood(self.X, np.unique(nodes), self.setup.trace.both_ways, self.device)
+        return self.learn(joint_neighbourhood(self.X, rows, distinct(nodes), self.setup.trace.both_ways, self.device))
+
+    def learn(self, union: GraphBatch) -> bool:
+        """Normalise a joint neighbourhood; return False where no layer can be given its normalisation."""
+        if not self._layers:
+            return False
         self._nodes, self._edges = union.graphs.node_id[union.graphs.node_level == 0], union.graphs.edge_id
         self._known = self._normalised(union)
         self._all_nodes = union.graphs.node_id

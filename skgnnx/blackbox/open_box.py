@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from skgnnx.blackbox import heads
 from skgnnx.blackbox.batching import Batcher
 from skgnnx.blackbox.calling import ModelCall
-from skgnnx.blackbox.cut_reference import bytes_of_whole, reference_of_cuts
+from skgnnx.blackbox.cut_reference import CutReference, bytes_of_whole
+from skgnnx.blackbox.normalisation import Normaliser
 from skgnnx.blackbox.plan import Setup
 from skgnnx.blackbox.receptive_field import ModelTrace, trace
 from skgnnx.blackbox.recording import HiddenState, recorded
@@ -50,16 +51,20 @@ class OpenBox:
         return Setup(self.call, self.X, self.device, self.trace)
 
     @cached_property
+    def _normaliser(self) -> Normaliser:
+        return Normaliser(self._setup, self.X, self.device)
+
+    @cached_property
     def reference(self) -> Tensor:
         """The model's raw output (n, C) for every instance, on whole graphs, with nothing masked."""
         if self.X.level != "graph" and bytes_of_whole(self._runs, self.trace) > memory_budget():
-            return reference_of_cuts(self._runs, self.trace)
+            return CutReference(self._runs, self._setup, self._normaliser).outputs()
         return self._runs.reference()
 
     @cached_property
     def _batcher(self) -> Batcher:
         # The reference comes first: it tells whether graphs may share a batch.
-        return Batcher(self._runs, self._setup, self.reference, self.targets)
+        return Batcher(self._runs, self._setup, self._normaliser, self.reference, self.targets)
 
     def batches(
         self, positions: np.ndarray | None = None, batch_size: int | str = "auto", *, removal: bool = False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -111,6 +112,12 @@ class PlainRuns:
             return False
         return True
 
+    @cached_property
+    def _scale(self) -> float:
+        """Size of the largest node feature."""
+        values = self.X.store.columns["x"].values if "x" in self.X.store.columns else np.zeros(0)
+        return max(float(values.max()), -float(values.min())) or 1.0 if values.size else 1.0
+
     def explain_singly(self, reason: str) -> None:
         """Put one instance into a batch from now on, and say why."""
         self.mixes_batch = True
@@ -130,7 +137,7 @@ class PlainRuns:
         if len(batch) == 1 or batch.x is None:
             return True
         first = (batch.node_instance == 0).view(-1, *(1,) * (batch.x.dim() - 1))
-        for x in other_features(batch):
+        for x in other_features(batch, self._scale):
             mixed = [batch.x, torch.where(first, batch.x, x), torch.where(first, x, batch.x), x]
             try:
                 with torch.no_grad(), Awake():
@@ -148,7 +155,7 @@ class PlainRuns:
 
         None if the model refuses all such features.
         """
-        for features in zip(*(other_features(batch) for batch in batches)):
+        for features in zip(*(other_features(batch, self._scale) for batch in batches)):
             try:
                 with torch.no_grad(), Awake():
                     outputs = [self.rows_of(self.call(b, x), b) for b, x in zip(batches, features)]
@@ -193,7 +200,7 @@ class PlainRuns:
             start = stop
 
 
-def other_features(batch: GraphBatch) -> Iterator[Tensor]:
+def other_features(batch: GraphBatch, scale: float) -> Iterator[Tensor]:
     """Yield features that differ from the user's, node by node; the same node gets the same ones in every batch."""
     if batch.x is None:
         return
@@ -202,7 +209,6 @@ def other_features(batch: GraphBatch) -> Iterator[Tensor]:
     if x.is_floating_point() and x.numel():
         column = torch.arange(x[0].numel(), device=x.device, dtype=torch.float64).view(1, *x.shape[1:])
         wave = torch.sin(node.double().view(-1, *(1,) * (x.dim() - 1)) * 1.7 + column * 2.3)
-        scale = float(np.abs(values).max() or 1)
         yield -x * (1 + 0.5 * wave.flip(-1)).to(x.dtype) + (scale * wave).to(x.dtype)
     yield torch.from_numpy(values[(batch.graphs.node_id * 7 + 3) % len(values)]).to(batch.device)
 

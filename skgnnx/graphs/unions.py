@@ -100,15 +100,19 @@ def by_distance(batch: GraphBatch) -> tuple[GraphBatch, Tensor, Tensor]:
     return ordered, order_of_nodes, order_of_edges
 
 
-def joint_neighbourhood(X: Instances, nodes: np.ndarray, both_ways: bool, device: torch.device) -> GraphBatch:
-    """Return one graph of some nodes and all edges that lead to them.
+def joint_neighbourhood(
+    X: Instances, rows: np.ndarray, nodes: np.ndarray, both_ways: bool, device: torch.device
+) -> GraphBatch:
+    """Return one graph of some nodes and all edges that lead to them, with the output rows of several instances.
 
     Parameters
     ----------
     X : Instances
-        Where the nodes are from.
+        Node or link instances.
+    rows : ndarray of int
+        Instances whose elements are among the nodes.
     nodes : ndarray of int
-        Ids in the whole store, ascending; an explained element among them.
+        Ids in the whole store, ascending.
     both_ways : bool
         True to take the edges that leave the nodes, too.
     device : torch.device
@@ -116,23 +120,34 @@ def joint_neighbourhood(X: Instances, nodes: np.ndarray, both_ways: bool, device
     Returns
     -------
     GraphBatch
-        Of one instance. The level of a node is 0 if it was asked for, 1 if it is only at the other end of an edge.
+        The level of a node is 0 if it was asked for, 1 if it is only at the other end of an edge.
     """
     store = X.store
     indices = (store.in_edges, store.out_edges) if both_ways else (store.in_edges,)
     counts = [index.ptr[nodes + 1] - index.ptr[nodes] for index in indices]
     found = [index.edge_id[ranges(index.ptr[nodes], count)] for index, count in zip(indices, counts, strict=True)]
-    edge_id = np.unique(np.concatenate(found))
-    ends = store.global_edges[:, edge_id]
-    node_id = np.union1d(nodes, ends)
+    edge_id = np.sort(found[0]) if len(found) == 1 else np.union1d(*found)
+    source, target = store.global_edges[:, edge_id]
+    node_id = np.union1d(nodes, np.concatenate([source, target]))
     level = np.ones(len(node_id), dtype=np.int16)
     level[np.searchsorted(node_id, nodes)] = 0
     graphs = ComputationGraphs(
-        offsets([len(node_id)]), node_id, level, offsets([len(edge_id)]), edge_id,
-        np.zeros(len(edge_id), dtype=np.int16), np.searchsorted(node_id, ends), hops=0,
-    )  # fmt: skip
-    union = GraphBatch(X, np.array([0]), graphs, device=device)
-    first = X.element[0] + store.node_ptr[X.graph_index[0]]
-    root = np.minimum(np.searchsorted(node_id, first), len(node_id) - 1)
-    union.rows = torch.from_numpy(root if X.level == "node" else root[:, None]).to(device)
+        offsets([len(node_id)]),
+        node_id,
+        level,
+        offsets([len(edge_id)]),
+        edge_id,
+        np.zeros(len(edge_id), dtype=np.int16),
+        np.stack([np.searchsorted(node_id, source), np.searchsorted(node_id, target)]),
+        hops=0,
+    )
+    union = GraphBatch(X, rows[:1], graphs, device=device)
+    place = np.searchsorted(node_id, X.element[rows] + store.node_ptr[X.graph_index[rows]][:, None])
+    union.rows = torch.from_numpy(place[:, 0] if X.level == "node" else np.ascontiguousarray(place.T)).to(device)
     return union
+
+
+def distinct(ids: np.ndarray) -> np.ndarray:
+    """Return the different values of an array of ids, ascending; by sorting, which beats hashing on so many."""
+    ordered = np.sort(ids)
+    return ordered[np.concatenate([[True], ordered[1:] != ordered[:-1]])] if len(ordered) else ordered
