@@ -17,7 +17,6 @@ from torch import nn
 
 from skgnnx.config import config_context, memory_budget
 from skgnnx.graphs import Explanations, Instances
-from skgnnx.graphs.store import GraphStore
 from skgnnx.parallel.parcel import Parcel
 from skgnnx.parallel.sizing import balanced, work_of
 
@@ -79,11 +78,11 @@ def run_chunks(
     ValueError
         For a model on a GPU, or a backend that forks, with several workers.
     """
-    parcel = Parcel((explainer, *_shared(X)))
+    parcel = parcel_of(explainer, X)
     budget = memory_budget()
     if n_jobs == 1:
         for number, rows in pieces.items():
-            _, E = _explain(parcel, _columns(X, rows), number, budget)
+            _, E = _explain(parcel, columns_of(X, rows), number, budget)
             yield number, E.with_instances(X[rows])
         return
     _check_backend(explainer.model)
@@ -112,23 +111,39 @@ def _round(
     """Yield results in the order in which they are finished, the largest chunks started first."""
     work = work_of(X)
     order = sorted(pieces, key=lambda number: -work[pieces[number]].sum())
-    tasks = (delayed(_explain)(parcel, _columns(X, pieces[number]), number, budget) for number in order)
+    tasks = (delayed(_explain)(parcel, columns_of(X, pieces[number]), number, budget) for number in order)
     generator = "generator_unordered" if get_active_backend()[0].supports_return_generator else "list"
     return iter(Parallel(n_jobs=n_jobs, return_as=generator, pre_dispatch="2*n_jobs", batch_size=1)(tasks))
 
 
-def _shared(X: Instances) -> tuple[GraphStore | None, tuple[Any, ...] | None]:
-    """Return the graphs if all chunks need the same ones, and their index if it is built already."""
+def parcel_of(explainer: Any, X: Instances) -> Parcel:
+    """Return what all chunks need: the explainer, and for nodes and links the graphs, with their index if it is built.
+
+    Parameters
+    ----------
+    explainer : BaseExplainer
+        With its model.
+    X : Instances
+        What is explained.
+    """
     if X.level == "graph":
-        return None, None
+        return Parcel((explainer, None, None))
     known = vars(X.store)
-    return X.store, tuple(known[name] for name in INDEX) if all(name in known for name in INDEX) else None
+    index = tuple(known[name] for name in INDEX) if all(name in known for name in INDEX) else None
+    return Parcel((explainer, X.store, index))
 
 
-def _columns(X: Instances, rows: np.ndarray) -> dict[str, Any]:
+def columns_of(X: Instances, rows: np.ndarray) -> dict[str, Any]:
     """Return what explaining reads of some instances, without the graphs that all chunks share.
 
     Truth and the names of nodes stay here: they may be as large as the graph.
+
+    Parameters
+    ----------
+    X : Instances
+        All that are explained.
+    rows : ndarray of int
+        Those of one chunk.
     """
     part = X[rows].compact() if X.level == "graph" else X[rows]
     return {

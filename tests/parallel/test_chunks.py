@@ -77,9 +77,9 @@ class TestParcel:
 
 def test_tasks_hold_what_their_instances_need(large):
     _, X = large
-    assert len(pickle.dumps(chunks._columns(X, np.arange(4)))) < 2_000
+    assert len(pickle.dumps(chunks.columns_of(X, np.arange(4)))) < 2_000
     _, X = example("graph")
-    columns = chunks._columns(X, np.array([1]))
+    columns = chunks.columns_of(X, np.array([1]))
     assert columns["store"].num_graphs == 1
     np.testing.assert_array_equal(columns["store"].edges(0), X.store.edges(1))
 

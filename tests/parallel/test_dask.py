@@ -9,6 +9,7 @@ import warnings
 import joblib
 import numpy as np
 import pytest
+from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, KFold
 from worker_cases import Counted, ThreadCount, require_equal
 
@@ -55,15 +56,20 @@ def test_explain_dataset_with_a_store(on_cluster, tmp_path):
     require_equal(explain_dataset(SensitivityAnalysis(model), X, store=tmp_path, chunk_size=2), whole)
 
 
-def test_grid_search(on_cluster):
+@pytest.mark.parametrize("n_jobs", [1, None])
+def test_grid_search(client, tmp_path, n_jobs):
     model, X = example("graph")
-    options = {"scoring": get_scorer("fidelity_plus"), "cv": 2, "refit": False}
-    grid = {"epochs": [2, 5], "lr": [0.01, 0.1]}
-    scores = [
-        GridSearchCV(GNNExplainer(model, n_jobs=1), grid, n_jobs=n_jobs, **options).fit(X).cv_results_
-        for n_jobs in (None, 2)
-    ]
-    np.testing.assert_array_equal(scores[0]["mean_test_score"], scores[1]["mean_test_score"])
+    counted = Counted(model, tmp_path / "unpickled")
+    explainer = GNNExplainer(counted, n_jobs=n_jobs)
+    search = GridSearchCV(
+        explainer, {"epochs": [2, 5], "lr": [0.01, 0.1]}, scoring=get_scorer("fidelity_plus"), cv=2, refit=False
+    )
+    alone = clone(search).fit(X).cv_results_["mean_test_score"]
+    assert not counted.path.exists()
+    with joblib.parallel_config("dask"):
+        found = search.fit(X).cv_results_["mean_test_score"]
+    assert len(set(counted.path.read_text().split()) - {str(os.getpid())}) == 2
+    np.testing.assert_array_equal(found, alone)
 
 
 def test_cross_val_explain(on_cluster):
