@@ -114,4 +114,4 @@ def test_a_killed_worker_loses_nothing(on_cluster, tmp_path):
         E = explain_dataset(GNNExplainer(model, epochs=300), X, store=tmp_path, chunk_size=1)
     killer.join()
     assert finished_then[0] < len(X)
-    require_equal(E, GNNExplainer(model, epochs=300, n_jobs=1).explain(X))
+    require_equal(E, explain_dataset(GNNExplainer(model, epochs=300), X, n_jobs=1, chunk_size=1))
