@@ -2,73 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from skgnnx.blackbox.mask_logits import MaskLogits, MaskParameters, Penalty
 from skgnnx.graphs.batch import GraphBatch
 
-EPS = 1e-15
 PATIENCE = 10
-
-
-@dataclass
-class MaskParameters:
-    """The logits of one kind of mask.
-
-    Parameters
-    ----------
-    logits : Tensor of shape (P, ...)
-        Initial values.
-    instance : Tensor of shape (P,)
-        Instance that each row belongs to.
-    weight : Tensor of shape (P, 1 or ...)
-        1 where a logit is penalised, 0 where it cannot reach the prediction.
-    expand : Tensor of int or None
-        Row behind each edge or node; None where rows are edges or nodes themselves.
-    """
-
-    logits: Tensor
-    instance: Tensor
-    weight: Tensor
-    expand: Tensor | None = None
-
-    def entries(self, values: Tensor) -> Tensor:
-        """Return the value of each edge or node."""
-        return values if self.expand is None else values.index_select(0, self.expand)
-
-    def per_instance(self, values: Tensor, size: int) -> Tensor:
-        """Sum values (P, ...) over everything that belongs to an instance, to (B,)."""
-        rows = values if values.dim() == 1 else values.flatten(1).sum(1)
-        return rows.new_zeros(size).index_add(0, self.instance, rows)
-
-
-@dataclass(frozen=True)
-class Penalty:
-    """``size * (sum or mean) of sigma + entropy * mean of H(sigma)`` over the penalised logits of an instance.
-
-    Parameters
-    ----------
-    size, entropy : float
-        Coefficients.
-    mean : bool
-        Whether the size term is a mean (features) or a sum (edges).
-    """
-
-    size: float
-    entropy: float
-    mean: bool
-
-    def __call__(self, mask: MaskParameters, sigma: Tensor, support: Tensor, num_instances: int) -> Tensor:
-        """Return the penalty of each instance (B,)."""
-        count = mask.per_instance(support, num_instances).clamp_min(1)
-        size = mask.per_instance(sigma * support, num_instances)
-        entropy = -sigma * (sigma + EPS).log() - (1 - sigma) * (1 - sigma + EPS).log()
-        mean_entropy = mask.per_instance(entropy * support, num_instances) / count
-        return self.size * (size / count if self.mean else size) + self.entropy * mean_entropy
 
 
 @dataclass
@@ -81,27 +25,27 @@ class LearnedMasks:
 
 
 def learn_masks(
-    objective: Callable[[dict[str, Tensor]], Tensor],
+    objective: Callable[[GraphBatch, dict[str, Tensor]], Tensor],
+    batch: GraphBatch,
     parameters: dict[str, MaskParameters],
     penalties: dict[str, Penalty],
     *,
-    num_instances: int,
     epochs: int,
     lr: float,
     tol: float | None = None,
     gradient_support: bool = False,
 ) -> LearnedMasks:
-    """Minimise ``objective(masks) + penalties`` by Adam over the logits.
+    """Minimise ``objective(batch, masks) + penalties`` by Adam over the logits.
 
     The loss is a sum over instances and Adam works element by element, so every instance takes the steps that it would
-    take alone.
+    take alone. Once half of a batch has stopped, the others go on in a smaller one.
 
     Parameters
     ----------
     objective : callable
-        From masks in (0, 1), one value per edge or node, to the loss of each instance (B,).
+        From a batch and masks in (0, 1), one value per edge or node, to the loss of each instance (B,).
+    batch : GraphBatch
     parameters, penalties : dict by kind of mask
-    num_instances : int
     epochs : int
     lr : float
     tol : float, optional
@@ -110,92 +54,103 @@ def learn_masks(
         If True, the first step has no penalties, and logits whose first gradient is zero are never penalised and end
         at 0, as in PyG.
     """
-    # In single precision the logits' own rounding, step after step, is what batching would change most.
-    logits = {kind: p.logits.double().clone().requires_grad_() for kind, p in parameters.items()}
-    adam = {kind: Adam(logit, lr) for kind, logit in logits.items()}
-    support = {kind: p.weight.double() for kind, p in parameters.items()}
-    stopping = Stopping(num_instances, tol, next(iter(logits.values())))
+    logits = {kind: MaskLogits(p, penalties[kind], len(batch), lr) for kind, p in parameters.items()}
+    support: dict[str, Tensor] = {}
+    progress = Progress(len(batch), tol, batch.device)
     for step in range(epochs):
-        sigma = {kind: value.sigmoid() for kind, value in logits.items()}
-        masks = {kind: value.to(parameters[kind].logits.dtype) for kind, value in sigma.items()}
-        loss = objective({kind: parameters[kind].entries(mask) for kind, mask in masks.items()}).double()
-        if step > 0 or not gradient_support:
-            for kind, penalty in penalties.items():
-                loss = loss + penalty(parameters[kind], sigma[kind], support[kind], num_instances)
-        gradients = _gradients(loss, list(logits.values()))
-        if step == 0 and gradient_support:
-            support = {k: (g != 0).to(g.dtype) for k, g in zip(logits, gradients, strict=True)}
-        stopping.note(loss.detach())
-        for (kind, logit), gradient in zip(logits.items(), gradients, strict=True):
-            with torch.no_grad():
-                adam[kind].step(logit, gradient, stopping.moving(parameters[kind].instance, logit))
-        if stopping.all_stopped():
-            break
-    final = {}
-    for kind, logit in logits.items():
-        value = logit.detach().sigmoid() * (support[kind] if gradient_support else 1)
-        final[kind] = parameters[kind].entries(value.to(parameters[kind].logits.dtype))
-    return LearnedMasks(final, stopping.loss, stopping.num_steps)
+        penalised = step > 0 or not gradient_support
+        loss = objective(batch, {kind: each.masks() for kind, each in logits.items()})
+        gradients = _gradients(loss, [each.leaf for each in logits.values()])
+        for each, gradient in zip(logits.values(), gradients, strict=True):
+            each.take_gradient(gradient, penalised=penalised)
+        if not penalised:
+            support = {kind: each.gradient != 0 for kind, each in logits.items()}
+        # Nobody looks at the penalties themselves before the end, only at their gradients.
+        if tol is not None or step == epochs - 1:
+            terms = [each.value(len(batch)) for each in logits.values()] if penalised else []
+            progress.note(sum(terms, loss.detach().double()), step + 1, logits)
+            if not progress.active.any():
+                break
+        for kind, each in logits.items():
+            if not penalised:
+                each.penalise_only(support[kind], len(batch))
+            each.step()
+        batch = progress.compacted(batch, logits)
+    progress.settle(progress.active, epochs, logits)
+    found = {}
+    for kind, each in logits.items():
+        value = each.final.sigmoid() * support.get(kind, 1)
+        found[kind] = parameters[kind].entries(value.to(parameters[kind].logits.dtype))
+    return LearnedMasks(found, progress.loss, progress.num_steps)
 
 
-def _gradients(loss: Tensor, values: list[Tensor]) -> list[Tensor]:
-    """Return the gradient of a summed loss, zero with respect to what it does not depend on."""
+def _gradients(loss: Tensor, values: list[Tensor]) -> Sequence[Tensor | None]:
+    """Return the gradient of a summed loss, None with respect to what it does not depend on."""
     if not loss.requires_grad:
-        return [torch.zeros_like(value) for value in values]
-    found = torch.autograd.grad(loss.sum(), values, allow_unused=True)
-    return [torch.zeros_like(v) if g is None else g for g, v in zip(found, values, strict=True)]
+        return [None] * len(values)
+    return torch.autograd.grad(loss.sum(), values, allow_unused=True)
 
 
-class Adam:
-    """Adam with in-place moments; rows can be held still without disturbing the others."""
+class Progress:
+    """Which instances still move: all, until their loss has been still for `PATIENCE` steps.
 
-    def __init__(self, like: Tensor, lr: float, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8) -> None:
-        self.mean, self.square = (
-            torch.zeros_like(like, requires_grad=False),
-            torch.zeros_like(like, requires_grad=False),
-        )
-        self.lr, self.betas, self.eps = lr, betas, eps
-        self.steps = 0
+    Parameters
+    ----------
+    num_instances : int
+    tol : float or None
+        Relative change of the loss that counts as still; None for none.
+    device : torch.device
 
-    def step(self, value: Tensor, gradient: Tensor, moving: Tensor | None) -> None:
-        """Move `value` in place; rows where `moving` is 0 stay."""
-        self.steps += 1
-        first, second = self.betas
-        self.mean.lerp_(gradient, 1 - first)
-        self.square.mul_(second).addcmul_(gradient, gradient, value=1 - second)
-        scale = (self.square.sqrt() / (1 - second**self.steps) ** 0.5).add_(self.eps)
-        change = self.mean / scale
-        value.sub_(change if moving is None else change * moving, alpha=self.lr / (1 - first**self.steps))
+    Attributes
+    ----------
+    loss, num_steps : Tensor of shape (num_instances,)
+        Last loss and number of steps of each instance that has stopped.
+    active : Tensor of bool
+        Which instances of the present batch still move.
+    """
 
-
-class Stopping:
-    """Which instances still move: all, until their loss has been still for `PATIENCE` steps."""
-
-    def __init__(self, num_instances: int, tol: float | None, like: Tensor) -> None:
+    def __init__(self, num_instances: int, tol: float | None, device: torch.device) -> None:
         self.tol = tol
-        self.loss = torch.full((num_instances,), float("inf"), dtype=like.dtype, device=like.device)
-        self.still = torch.zeros(num_instances, dtype=torch.long, device=like.device)
-        self.num_steps = torch.zeros(num_instances, dtype=torch.long, device=like.device)
+        self.loss = torch.full((num_instances,), float("inf"), dtype=torch.float64, device=device)
+        self.num_steps = torch.zeros(num_instances, dtype=torch.long, device=device)
+        self.active = torch.ones(num_instances, dtype=torch.bool, device=device)
+        self._place = torch.arange(num_instances, device=device)  # of instances of the batch, among all
+        self._last = self.loss.clone()
+        self._still = torch.zeros_like(self.num_steps)
 
-    def note(self, loss: Tensor) -> None:
-        """Take in the losses of one step."""
-        active = self.still < PATIENCE
+    def note(self, loss: Tensor, steps: int, logits: dict[str, MaskLogits]) -> None:
+        """Take in the losses of one step, and stop instances with it."""
         if self.tol is not None:
-            calm = (loss - self.loss).abs() <= self.tol * loss.abs().clamp_min(1e-12)
-            self.still = torch.where(active, torch.where(calm, self.still + 1, 0), self.still)
-        self.loss = torch.where(active, loss, self.loss)
-        self.num_steps += active
+            calm = (loss - self._last).abs() <= self.tol * loss.abs().clamp_min(1e-12)
+            self._still = torch.where(calm, self._still + 1, 0)
+        self._last = loss
+        stopped = self.active & (self._still >= PATIENCE)
+        if stopped.any():
+            self.settle(stopped, steps, logits)
 
-    def moving(self, instance: Tensor, like: Tensor) -> Tensor | None:
-        """Return 1 for the rows of instances that still move, None if all do."""
-        if self.tol is None:
-            return None
-        moving = (self.still < PATIENCE).to(like.dtype).index_select(0, instance)
-        return moving.view(-1, *(1,) * (like.dim() - 1))
+    def settle(self, instances: Tensor, steps: int, logits: dict[str, MaskLogits]) -> None:
+        """Stop some instances of the batch with what they have now."""
+        self.loss[self._place[instances]] = self._last[instances]
+        self.num_steps[self._place[instances]] = steps
+        self.active = self.active & ~instances
+        for each in logits.values():
+            each.settle(instances)
 
-    def all_stopped(self) -> bool:
-        """Return True if no instance moves any more."""
-        return self.tol is not None and bool((self.still >= PATIENCE).all())
+    def compacted(self, batch: GraphBatch, logits: dict[str, MaskLogits]) -> GraphBatch:
+        """Return what to go on with: a smaller batch, once half of the nodes and edges belong to what has stopped."""
+        if self.tol is None or self.active.all():
+            return batch
+        active = self.active.cpu().numpy()
+        size = np.diff(batch.graphs.node_ptr) + np.diff(batch.graphs.edge_ptr)
+        if 2 * size[active].sum() > size.sum():
+            return batch
+        for each in logits.values():
+            each.keep(self.active)
+        self._place, self._last, self._still = (
+            values[self.active] for values in (self._place, self._last, self._still)
+        )
+        self.active = torch.ones_like(self._place, dtype=torch.bool)
+        return batch.take(np.flatnonzero(active))
 
 
 def edge_pairs(batch: GraphBatch) -> tuple[Tensor, Tensor]:

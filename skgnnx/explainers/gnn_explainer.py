@@ -9,7 +9,8 @@ from torch import Tensor
 
 from skgnnx.blackbox import OpenBox
 from skgnnx.blackbox.gathering import Masks
-from skgnnx.blackbox.mask_learning import LearnedMasks, MaskParameters, Penalty, edge_pairs, learn_masks
+from skgnnx.blackbox.mask_learning import LearnedMasks, edge_pairs, learn_masks
+from skgnnx.blackbox.mask_logits import MaskParameters, Penalty
 from skgnnx.explainers.base import BaseExplainer, explainer
 from skgnnx.graphs.batch import GraphBatch
 from skgnnx.taxonomy import Taxonomy
@@ -130,10 +131,10 @@ class GNNExplainer(BaseExplainer):
             for name in ("edge" if kind == "edge" else "feature",)
         }
         return learn_masks(
-            lambda masks: self._objective(gnn, batch, masks),
+            lambda part, masks: self._objective(gnn, part, masks),
+            batch,
             {kind: self._parameters(gnn, batch, kind, seed) for kind in kinds},
             penalties,
-            num_instances=len(batch),
             epochs=self._setting("epochs"),
             lr=self._setting("lr"),
             tol=self.tol,
@@ -156,10 +157,9 @@ class GNNExplainer(BaseExplainer):
         x = gnn.float_features(batch)
         if kind == "feature":
             noise = batch.noise(seed, "instance", x.shape[1]).to(x.dtype)
-            return MaskParameters(0.1 * noise, torch.arange(len(batch), device=x.device), torch.ones_like(noise))
+            return MaskParameters(0.1 * noise, torch.arange(len(batch), device=x.device), torch.ones_like(noise[:, :1]))
         noise = batch.noise(seed, "node", 1 if kind == "node" else x.shape[1]).to(x.dtype)
-        weight = batch.node_reach.to(x.dtype).unsqueeze(1).expand_as(noise)
-        return MaskParameters(0.1 * noise, batch.node_instance, weight)
+        return MaskParameters(0.1 * noise, batch.node_instance, batch.node_reach.to(x.dtype).unsqueeze(1))
 
     def _edge_parameters(self, gnn: OpenBox, batch: GraphBatch, seed: int) -> MaskParameters:
         gnn.check_maskable()

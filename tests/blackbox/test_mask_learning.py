@@ -1,18 +1,54 @@
 """Learning many masks at once equals torch's Adam on each alone."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
 import torch
-from blackbox_cases import opened, random_graph, seeded
+from blackbox_cases import Stack, opened, random_graph, seeded
 from hypothesis import given
 from hypothesis import strategies as st
 from torch_geometric.data import Data
-from torch_geometric.nn import GraphConv
+from torch_geometric.nn import GCNConv, GraphConv
 
 from skgnnx import Instances
-from skgnnx.blackbox.mask_learning import EPS, PATIENCE, MaskParameters, Penalty, edge_pairs, learn_masks
+from skgnnx.blackbox.mask_learning import PATIENCE, edge_pairs, learn_masks
+from skgnnx.blackbox.mask_logits import MaskParameters, Penalty
 
 SIZES = [3, 5, 1]
+EPS = 1e-15
+FREE = Penalty(0.0, 0.0, mean=False)
+
+
+@dataclass
+class Numbers:
+    """A batch of instances that are nothing but numbers with so many edges each."""
+
+    ids: np.ndarray
+    sizes: np.ndarray
+    device = torch.device("cpu")
+
+    @property
+    def graphs(self):
+        return self
+
+    @property
+    def edge_ptr(self):
+        return np.append(0, np.cumsum(self.sizes))
+
+    @property
+    def node_ptr(self):
+        return np.zeros(len(self) + 1, dtype=int)
+
+    def __len__(self):
+        return len(self.ids)
+
+    def take(self, instances):
+        return Numbers(self.ids[instances], self.sizes[instances])
+
+
+def numbers(sizes):
+    return Numbers(np.arange(len(sizes)), np.array(sizes))
 
 
 def problem(seed=0, dtype=torch.float64):
@@ -54,7 +90,7 @@ def slow(seed, epochs, lr, edge, feature, weight):
 def fast(seed, epochs, lr, edge, feature, weight, **options):
     instance, logits, features, wanted, strength = problem(seed)
 
-    def objective(masks):
+    def objective(batch, masks):
         error = (masks["edge"] - wanted) ** 2
         per_instance = error.new_zeros(3).index_add(0, instance, error)
         return per_instance * (1 + (masks["feature"] * strength).sum(1))
@@ -64,7 +100,7 @@ def fast(seed, epochs, lr, edge, feature, weight, **options):
         "feature": MaskParameters(features, torch.arange(3), torch.ones(3, 1).expand(3, 4)),
     }
     penalties = {"edge": Penalty(*edge), "feature": Penalty(*feature)}
-    return learn_masks(objective, parameters, penalties, num_instances=3, epochs=epochs, lr=lr, **options)
+    return learn_masks(objective, numbers(SIZES), parameters, penalties, epochs=epochs, lr=lr, **options)
 
 
 @given(
@@ -83,33 +119,16 @@ def test_equals_adam_on_each_instance_alone(seed, epochs, lr, edge):
     assert learned.num_steps.tolist() == [epochs] * 3
 
 
-@given(st.lists(st.floats(-20, 20), min_size=1, max_size=6), st.floats(0, 2), st.floats(0, 2), st.booleans())
-def test_the_penalty_is_its_formula(values, size, entropy, mean):
-    sigma = torch.tensor(values, dtype=torch.float64).sigmoid()
-    support = torch.tensor([float(i % 3 != 1) for i in range(len(values))], dtype=torch.float64)
-    mask = MaskParameters(sigma, torch.zeros(len(values), dtype=torch.long), support)
-    (got,) = Penalty(size, entropy, mean)(mask, sigma, support, 1)
-    used = [s.item() for s, kept in zip(sigma, support) if kept]
-    h = [-s * np.log(s + EPS) - (1 - s) * np.log(1 - s + EPS) for s in used]
-    expected = size * (np.mean(used) if mean else np.sum(used)) + entropy * np.mean(h)
-    assert got.item() == pytest.approx(expected, rel=1e-9, abs=1e-9)
-
-
-def test_an_instance_without_anything_to_penalise_has_no_penalty():
-    mask = MaskParameters(torch.zeros(2), torch.tensor([0, 0]), torch.zeros(2))
-    penalty = Penalty(1.0, 1.0, True)(mask, torch.full((2,), 0.5), torch.zeros(2), 2)
-    assert penalty.tolist() == [0.0, 0.0]
-
-
 def run_one(start, tol, epochs=400, others=()):
     """Pull each logit of an instance towards zero; an instance that starts there has nothing to do."""
     logits = torch.tensor([start, *others], dtype=torch.float64)
     mask = MaskParameters(logits, torch.arange(len(logits)), torch.ones_like(logits))
 
-    def objective(masks):
+    def objective(batch, masks):
         return 1 + (masks["edge"] - 0.5) ** 2
 
-    return learn_masks(objective, {"edge": mask}, {}, num_instances=len(logits), epochs=epochs, lr=0.05, tol=tol)
+    batch = numbers([1] * len(logits))
+    return learn_masks(objective, batch, {"edge": mask}, {"edge": FREE}, epochs=epochs, lr=0.05, tol=tol)
 
 
 def test_still_instances_stop_and_do_not_move_any_more():
@@ -129,20 +148,86 @@ def test_a_stopped_instance_has_the_masks_of_its_last_step():
     assert run_one(2.0, None, epochs=steps - 1).masks["edge"][0] == run_one(2.0, 1e-4, others=(-3.0,)).masks["edge"][0]
 
 
+@pytest.mark.parametrize("big", [0, 3])
+def test_the_rest_goes_on_alone_once_half_of_the_edges_have_stopped(big):
+    """Instance 0 stops first; whether that matters depends on its share of the edges."""
+    starts = [0.0, 1.0, -3.0, 2.0]
+    sizes = np.ones(4, dtype=int)
+    sizes[big] = 9
+    logits = torch.tensor(starts, dtype=torch.float64)
+    mask = MaskParameters(logits, torch.arange(4), torch.ones_like(logits))
+    seen = []
+
+    def objective(batch, masks):
+        seen.append(batch.ids.tolist())
+        return 1 + (masks["edge"] - 0.5) ** 2
+
+    learned = learn_masks(
+        objective, Numbers(np.arange(4), sizes), {"edge": mask}, {"edge": FREE}, epochs=400, lr=0.05, tol=1e-4
+    )
+    steps = learned.num_steps.tolist()
+    assert seen[0] == [0, 1, 2, 3]
+    for step, ids in enumerate(seen):
+        going = [i for i in range(4) if steps[i] > step]
+        assert set(going) <= set(ids)
+        assert sizes[going].sum() * 2 > sizes[ids].sum()
+    assert (seen[PATIENCE + 1] == [1, 2, 3]) == (big == 0)
+
+
+def learned_from(gnn, batch, work):
+    """Learn edges tied over directions, and features of each instance; note how much passes the model in each step."""
+    unit, first = edge_pairs(batch)
+    edges, features = batch.noise(0, "edge")[first].to(gnn.dtype), batch.noise(0, "instance", 3).to(gnn.dtype)
+    parameters = {
+        "edge": MaskParameters(edges, batch.edge_instance[first], torch.ones_like(edges), unit),
+        "feature": MaskParameters(features, torch.arange(len(batch)), torch.ones_like(features[:, :1])),
+    }
+    penalties = {"edge": Penalty(0.02, 0.1, mean=False), "feature": Penalty(1.0, 0.1, mean=True)}
+
+    def objective(part, masks):
+        work.append(part.num_nodes + part.num_edges)
+        x = part.x * masks["feature"].index_select(0, part.node_instance)
+        return gnn.prediction_loss(part, x=x, edge_mask=masks["edge"])
+
+    return learn_masks(objective, batch, parameters, penalties, epochs=150, lr=0.1, tol=1e-2)
+
+
+@pytest.mark.parametrize("layer", [GCNConv, GraphConv])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_compaction_changes_nothing_but_the_work(layer, dtype):
+    X = Instances.from_nodes(random_graph(4, nodes=30, edges=50, undirected=True, dtype=dtype))
+    atol, work = (1e-6 if dtype == torch.float32 else 1e-12), []
+    with opened(seeded(lambda: Stack(layer(3, 8), layer(8, 3))).to(dtype), X) as gnn:
+        (batch,) = gnn.batches()
+        together = learned_from(gnn, batch, work)
+        for i, one in enumerate(gnn.batches(batch_size=1)):
+            alone, mine = learned_from(gnn, one, []), batch.edge_instance == i
+            assert alone.num_steps[0] == together.num_steps[i]
+            torch.testing.assert_close(together.masks["edge"][mine], alone.masks["edge"], atol=atol, rtol=0)
+            torch.testing.assert_close(together.masks["feature"][[i]], alone.masks["feature"], atol=atol, rtol=0)
+            torch.testing.assert_close(together.loss[[i]], alone.loss, atol=10 * atol, rtol=0)
+    steps, whole = together.num_steps, batch.num_nodes + batch.num_edges
+    size = batch.sum_edges(torch.ones(batch.num_edges)) + batch.sum_nodes(torch.ones(batch.num_nodes))
+    assert PATIENCE < steps.min() < steps.max() == len(work) < 150
+    assert work[0] == whole
+    assert min(work) <= whole // 4
+    assert all(passed < 2 * size[steps > step].sum() for step, passed in enumerate(work))
+
+
 def test_with_gradient_support_the_first_step_is_free_and_dead_logits_end_at_zero():
     logits = torch.tensor([1.0, 1.0, 1.0], dtype=torch.float64)
     mask = MaskParameters(logits, torch.tensor([0, 0, 1]), torch.ones(3, dtype=torch.float64))
 
-    def objective(masks):
+    def objective(batch, masks):
         live = masks["edge"] * torch.tensor([1.0, 0.0, 2.0], dtype=torch.float64)
         return live.new_zeros(2).index_add(0, mask.instance, live)
 
     def learn(epochs, size):
         return learn_masks(
             objective,
+            numbers([2, 1]),
             {"edge": mask},
             {"edge": Penalty(size, 0.0, False)},
-            num_instances=2,
             epochs=epochs,
             lr=0.1,
             gradient_support=True,
@@ -159,10 +244,10 @@ def test_with_gradient_support_the_first_step_is_free_and_dead_logits_end_at_zer
 def test_an_objective_that_ignores_the_masks_leaves_them_to_the_penalties(gradient_support):
     mask = MaskParameters(torch.tensor([0.5, -0.5]), torch.tensor([0, 1]), torch.ones(2))
     learned = learn_masks(
-        lambda masks: torch.ones(2),
+        lambda batch, masks: torch.ones(2),
+        numbers([1, 1]),
         {"edge": mask},
-        {"edge": Penalty(0.0, 0.0, False)},
-        num_instances=2,
+        {"edge": FREE},
         epochs=3,
         lr=0.1,
         gradient_support=gradient_support,
@@ -177,13 +262,11 @@ def test_tied_logits_are_one_parameter():
     mask = MaskParameters(torch.tensor([0.3, -0.2]), torch.tensor([0, 0]), torch.ones(2), expand)
     seen = []
 
-    def objective(masks):
+    def objective(batch, masks):
         seen.append(masks["edge"].detach().clone())
         return (masks["edge"] * torch.tensor([1.0, 2.0, 4.0])).sum().view(1)
 
-    learned = learn_masks(
-        objective, {"edge": mask}, {"edge": Penalty(1.0, 0.0, False)}, num_instances=1, epochs=1, lr=0.1
-    )
+    learned = learn_masks(objective, numbers([3]), {"edge": mask}, {"edge": Penalty(1.0, 0.0, False)}, epochs=1, lr=0.1)
     assert seen[0][0] == seen[0][2]
     assert learned.masks["edge"][0] == learned.masks["edge"][2]
     sigma = mask.logits.sigmoid()
