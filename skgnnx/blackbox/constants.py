@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+State = tuple[list[Any], list[int]]
 
 
 class Constants:
@@ -20,7 +23,8 @@ class Constants:
 
     def __init__(self, tensors: Iterable[Tensor]) -> None:
         self._kept = {id(tensor): (tensor, tensor._version) for tensor in tensors}
-        self._outputs: dict[tuple[Any, ...], Tensor] = {}
+        self._parts: dict[tuple[int, int, int], Tensor] = {}
+        self._outputs: dict[tuple[Any, ...], tuple[Tensor, State] | None] = {}
 
     def __contains__(self, tensor: Any) -> bool:
         # A tensor that was written to is no longer what it was.
@@ -33,28 +37,47 @@ class Constants:
             return tensor
         if tensor not in self:
             return tensor.narrow(dim, 0, length)
-        key = ("first", id(tensor), length, dim)
-        if key not in self._outputs:
-            self._keep(key, tensor.narrow(dim, 0, length))
-        return self._outputs[key]
+        key = (id(tensor), length, dim)
+        if key not in self._parts:
+            self._parts[key] = tensor.narrow(dim, 0, length)
+            self._keep(self._parts[key])
+        return self._parts[key]
 
-    def _keep(self, key: tuple[Any, ...], value: Tensor) -> None:
-        self._outputs[key] = value
+    def _keep(self, value: Tensor) -> None:
         self._kept[id(value)] = (value, value._version)
 
-    def forward(self, name: str, module: nn.Module, original: Any, *args: Any, **kwargs: Any) -> Any:
+    def forward(self, name: str, module: nn.Module, original: Any, /, *args: Any, **kwargs: Any) -> Any:
         """Return what a module's `forward` returns; from memory where every input is constant."""
         given = [*args, *kwargs.values()]
         if not given or not all(value in self if torch.is_tensor(value) else value is None for value in given):
             return original(*args, **kwargs)
-        key = (name, tuple(kwargs), *map(id, given))
-        known = self._outputs.get(key)
-        if known is not None and known in self:
-            return known
+        key, state = (name, tuple(kwargs), *map(id, given)), _state(module)
+        if key in self._outputs:
+            known = self._outputs[key]
+            if known is not None and known[0] in self and _is_same(known[1], state):
+                return known[0]
+            # The model writes into this output, or into the module. Every run would leave another one behind.
+            self._outputs[key] = None
+            return original(*args, **kwargs)
         output = original(*args, **kwargs)
-        if torch.is_tensor(output) and not output.requires_grad:
-            self._keep(key, output)
+        stays = torch.is_tensor(output) and not output.requires_grad and _is_same(_state(module), state)
+        # Modules that work in place have changed what they got.
+        self._outputs[key] = (output, state) if stays and all(v is None or v in self for v in given) else None
+        if self._outputs[key] is not None:
+            self._keep(output)
         return output
+
+
+def _state(module: nn.Module) -> State:
+    """Return what a module holds besides its parts, and how often each was written to: some remember an input."""
+    held = [*vars(module).items(), *module._buffers.items()]
+    values = [value for name, value in held if name != "forward"]
+    return values, [v._version if torch.is_tensor(v) and not v.is_inference() else 0 for v in values]
+
+
+def _is_same(first: State, second: State) -> bool:
+    same_length = len(first[0]) == len(second[0])
+    return same_length and first[1] == second[1] and all(map(operator.is_, first[0], second[0]))
 
 
 def foldable_modules(model: nn.Module, layers: set[nn.Module]) -> list[tuple[str, nn.Module]]:

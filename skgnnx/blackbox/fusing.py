@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch_geometric.nn import MessagePassing
+from torch_geometric.utils import is_sparse, to_edge_index
+from torch_geometric.utils.sparse import set_sparse_value
 
 from skgnnx.blackbox.calling import ModelCall
-from skgnnx.blackbox.hooks import after_messages, replaced
+from skgnnx.blackbox.hooks import after_messages, mapped, replaced
 from skgnnx.blackbox.masked_sum import PRODUCT_TYPES
 from skgnnx.blackbox.pyg_compat import ends_of_call, has_own_hooks, message_passing_modules
 from skgnnx.graphs.batch import GraphBatch
 
-DRAWS = 2
+Draw = Callable[[torch.Size, torch.Generator], Tensor]
 
 
 class Fusion(NamedTuple):
@@ -28,11 +31,14 @@ class Fusion(NamedTuple):
         Argument with one factor per message.
     mean : bool
         Whether the sum is divided by the number of messages.
+    others : dict
+        What the call was given besides tensors: with anything else it may do something else.
     """
 
     source: str
     weight: str | None
     mean: bool
+    others: dict[str, Any]
 
     def rows(self, given: dict[str, Any]) -> Tensor:
         """Return what a call copies."""
@@ -40,8 +46,11 @@ class Fusion(NamedTuple):
         return value[0] if isinstance(value, (tuple, list)) else value
 
     def takes(self, given: dict[str, Any]) -> bool:
-        """Return True if a call has arguments that a sparse product takes."""
-        return self.rows(given).dtype in PRODUCT_TYPES
+        """Return True if a call has arguments that a sparse product takes, of the same kinds as those probed."""
+        try:
+            return bool(_others(given) == self.others) and self.rows(given).dtype in PRODUCT_TYPES
+        except (AttributeError, KeyError, RuntimeError, TypeError, ValueError):
+            return False  # arrays of the user's own, for example, that cannot be compared
 
     def __str__(self) -> str:
         return f"fused {'mean' if self.mean else 'sum'} of {'weighted ' if self.weight else ''}copies"
@@ -81,7 +90,7 @@ class _Probe:
         self._messages.append(output)
 
     def propagate(
-        self, name: str, layer: MessagePassing, original: Any, edge_index: Tensor, *args: Any, **given: Any
+        self, name: str, layer: MessagePassing, original: Any, /, edge_index: Tensor, *args: Any, **given: Any
     ) -> Any:
         self.found.append(self._fusion(layer, original, edge_index, args, given))
         return original(edge_index, *args, **given)
@@ -98,13 +107,16 @@ class _Probe:
         if ends.shape[1] == 0 or int(torch.bincount(ends[1]).max()) < 2:
             return "too few messages to tell a sum from a maximum"
         generator = torch.Generator().manual_seed(0)
-        found: set[Fusion | str] = set()
-        for _ in range(DRAWS):
-            random = {key: _random(value, generator) for key, value in given.items()}
+        found: list[Fusion | str] = []
+        for draw in (_normal, _of_any_size):
+            random = {key: _random(value, draw, generator) for key, value in given.items()}
             self._messages.clear()
-            output = original(edge_index, **random)
-            found.add(_recognise(self._messages, output, ends, random, layer))
-        return found.pop() if len(found) == 1 else "messages of another kind"
+            try:
+                output = original(_random_adjacency(edge_index, draw, generator), **random)
+            except Exception:
+                return "random numbers are refused"
+            found.append(_recognise(self._messages, output, ends, random, layer))
+        return found[0] if found[0] == found[1] else "messages of another kind"
 
 
 def _recognise(messages: list[Any], output: Any, ends: Tensor, given: dict[str, Any], layer: Any) -> Fusion | str:
@@ -120,20 +132,22 @@ def _recognise(messages: list[Any], output: Any, ends: Tensor, given: dict[str, 
         copies = rows.index_select(0, ends[0])
         for weight in [None, *(key for key in given if _is_per_message(given[key], ends))]:
             scaled = copies if weight is None else copies * given[weight].view(-1, *(1,) * (rows.dim() - 1))
-            if torch.allclose(message, scaled, rtol=1e-5, atol=1e-6):
-                return _aggregation(source, weight, scaled, output, ends[1])
+            if torch.allclose(message, scaled, rtol=1e-5, atol=0):
+                mean = _is_mean(scaled, output, ends[1])
+                return mean if isinstance(mean, str) else Fusion(source, weight, mean, _others(given))
     return "messages that are no weighted copies"
 
 
-def _aggregation(source: str, weight: str | None, messages: Tensor, output: Tensor, targets: Tensor) -> Fusion | str:
-    total = torch.zeros_like(output)
+def _is_mean(messages: Tensor, output: Tensor, targets: Tensor) -> bool | str:
+    """Return whether an output is the mean or the sum of messages, or what it is else."""
     if output.shape[1:] != messages.shape[1:]:
         return "an update of its own"
-    total.index_add_(0, targets, messages)
+    total, largest = (torch.zeros_like(output).index_add_(0, targets, part) for part in (messages, messages.abs()))
     count = torch.bincount(targets, minlength=len(output)).clamp_min(1).view(-1, *(1,) * (output.dim() - 1))
     for mean in (False, True):
-        if torch.allclose(output, total / count if mean else total, rtol=1e-4, atol=1e-5):
-            return Fusion(source, weight, mean)
+        scale = count if mean else 1
+        if bool(((output * scale - total).abs() <= 1e-5 * largest).all()):
+            return mean
     return "an aggregation that is no sum or mean"
 
 
@@ -141,12 +155,36 @@ def _is_per_message(value: Any, ends: Tensor) -> bool:
     return torch.is_tensor(value) and value.numel() == ends.shape[1] and len(value) == ends.shape[1]
 
 
-def _random(value: Any, generator: torch.Generator) -> Any:
-    if isinstance(value, (tuple, list)):
-        return type(value)(_random(part, generator) for part in value)
-    if not torch.is_tensor(value):
-        return value
-    return torch.randn(value.shape, generator=generator, dtype=torch.float64).to(value)
+def _random(value: Any, draw: Draw, generator: torch.Generator) -> Any:
+    return mapped(lambda part: draw(part.shape, generator).to(part) if torch.is_tensor(part) else part, value)
+
+
+def _random_adjacency(edge_index: Any, draw: Draw, generator: torch.Generator) -> Any:
+    """Return a sparse matrix with other values, which messages may read; any other list of edges as it is."""
+    if not (torch.is_tensor(edge_index) and is_sparse(edge_index)):
+        return edge_index
+    _, values = to_edge_index(edge_index)
+    return set_sparse_value(edge_index, _random(values, draw, generator))
+
+
+def _normal(shape: torch.Size, generator: torch.Generator) -> Tensor:
+    return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+
+def _of_any_size(shape: torch.Size, generator: torch.Generator) -> Tensor:
+    """Draw numbers between 10^-6 and 10^6 of either sign: messages that are clipped show that they are."""
+    size = 10 ** (torch.rand(shape, generator=generator, dtype=torch.float64) * 12 - 6)
+    return size * _normal(shape, generator).sign()
+
+
+def _others(given: dict[str, Any]) -> dict[str, Any]:
+    """Return what is no tensor among the arguments of a call; its size is no matter."""
+    kinds = {key: type(value) for key, value in given.items() if key != "size" and _holds_tensors(value)}
+    return kinds | {key: value for key, value in given.items() if key != "size" and key not in kinds}
+
+
+def _holds_tensors(value: Any) -> bool:
+    return any(torch.is_tensor(part) for part in _flat([value]))
 
 
 def _flat(values: Any) -> list[Any]:

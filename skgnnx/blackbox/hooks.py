@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -23,16 +24,26 @@ def message_hooks(model: nn.Module, propagate: Any, message: Any) -> Iterator[No
     ``message(layer, out)`` runs after the message function, and may replace what it returns.
     """
     layers = message_passing_modules(model)
+    with around_propagate(layers, propagate), after_messages(layers, message):
+        yield
+
+
+@contextmanager
+def around_propagate(layers: Named, before: Any, after: Callable[[], None] | None = None) -> Iterator[None]:
+    """Call ``before(name, layer, edge_index, nodes)`` and ``after()`` around every propagate call of each layer."""
     handles = []
     try:
         for name, layer in layers:
 
-            def before(layer: MessagePassing, inputs: Any, name: str = name) -> None:
-                propagate(name, layer, inputs[0], nodes_of_call(inputs, layer))
+            def start(layer: MessagePassing, inputs: Any, name: str = name) -> None:
+                before(name, layer, inputs[0], nodes_of_call(inputs, layer))
 
-            handles.append(layer.register_propagate_forward_pre_hook(before))
-        with after_messages(layers, message):
-            yield
+            def end(layer: MessagePassing, inputs: Any, output: Any) -> None:
+                if after is not None:
+                    after()
+
+            handles += [layer.register_propagate_forward_pre_hook(start), layer.register_propagate_forward_hook(end)]
+        yield
     finally:
         for handle in handles:
             handle.remove()
@@ -60,18 +71,14 @@ def after_messages(layers: Named, message: Any) -> Iterator[None]:
 
 @contextmanager
 def replaced(modules: Sequence[tuple[str, nn.Module]], method: str, replacement: Callable[..., Any]) -> Iterator[None]:
-    """Call ``replacement(name, module, original, *args, **kwargs)`` wherever a module's method is called."""
+    """Call ``replacement(name, module, original, *args, **kwargs)`` wherever a module's method is called.
+
+    The first three must be positional-only: the user's own arguments may have any name.
+    """
     had = [(module, module.__dict__.get(method)) for _, module in modules]
     try:
         for name, module in modules:
-            original = getattr(module, method)
-
-            def instead(
-                *args: Any, name: str = name, module: nn.Module = module, original: Any = original, **kwargs: Any
-            ) -> Any:
-                return replacement(name, module, original, *args, **kwargs)
-
-            module.__dict__[method] = instead
+            module.__dict__[method] = partial(replacement, name, module, getattr(module, method))
         yield
     finally:
         for module, own in had:
@@ -80,12 +87,22 @@ def replaced(modules: Sequence[tuple[str, nn.Module]], method: str, replacement:
                 module.__dict__[method] = own
 
 
+def mapped(function: Callable[[Any], Any], value: Any) -> Any:
+    """Apply a function to a value, or to every part of a tuple or list, named ones too, and of those inside."""
+    if not isinstance(value, (tuple, list)):
+        return function(value)
+    parts = [mapped(function, part) for part in value]
+    return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
+
+
 def scaled(messages: Any, factor: Tensor, layer: MessagePassing) -> Any:
     """Multiply messages, or each tensor of a tuple of messages, by one factor per edge."""
-    if isinstance(messages, tuple):
-        return tuple(scaled(part, factor, layer) for part in messages)
-    if not hasattr(messages, "dim"):
-        return messages
-    shape = [1] * messages.dim()
-    shape[message_dim(layer, messages)] = -1
-    return messages * factor.to(messages.dtype).view(shape)
+
+    def one(part: Any) -> Any:
+        if not hasattr(part, "dim"):
+            return part
+        shape = [1] * part.dim()
+        shape[message_dim(layer, part)] = -1
+        return part * factor.to(part.dtype).view(shape)
+
+    return mapped(one, messages)

@@ -7,12 +7,11 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch_geometric.nn import MessagePassing
 
 from skgnnx.blackbox.edge_matching import gates
-from skgnnx.blackbox.fused_call import FusedCall
-from skgnnx.blackbox.hooks import after_messages, replaced, scaled
+from skgnnx.blackbox.hooks import Nodes, after_messages, around_propagate, replaced, scaled
 from skgnnx.blackbox.pyg_compat import nodes_of_call
 from skgnnx.blackbox.trimming import Trim
 
@@ -36,15 +35,24 @@ class MaskedRun:
         self.mask = mask
         self.calls = 0
         self.num_rows = plan.seen.num_nodes
-        self._factors: Tensor | None = None
+        self._factors: list[Tensor | None] = []
         self._entered: list[int] = []
 
     def __call__(self, x: Tensor | None) -> Tensor:
         """Return the raw output of the model."""
+        output = self._run(x, self.plan.setup.foldable)
+        if output not in self.plan.constants:
+            return output
+        # A prediction that no mask changes is made again, for those who look on: the scores are found in its last step.
+        self.calls, self.num_rows = 0, self.plan.seen.num_nodes
+        return self._run(x, [])
+
+    def _run(self, x: Tensor | None, foldable: Sequence[tuple[str, nn.Module]]) -> Tensor:
         plan, setup = self.plan, self.plan.setup
         with ExitStack() as stack:
-            stack.enter_context(replaced(setup.foldable, "forward", plan.constants.forward))
+            stack.enter_context(replaced(foldable, "forward", plan.constants.forward))
             stack.enter_context(replaced(setup.layers, "propagate", self._propagate))
+            stack.enter_context(around_propagate(setup.layers, self._start, self._end))
             if self.mask is not None:
                 stack.enter_context(after_messages(setup.layers, self._message))
             for layer in setup.trimmed_layers(plan.trim):
@@ -76,46 +84,49 @@ class MaskedRun:
         before, self.num_rows = self.num_rows, self.plan.prefixes.nodes(distance)
         return self.plan.prefixes.cut(output, distance, nodes=before, edges=-1)
 
-    def _propagate(
-        self, name: str, layer: MessagePassing, original: Any, edge_index: Tensor, *args: Any, **given: Any
-    ) -> Any:
-        if self.plan.edges.resolving:
-            return original(edge_index, *args, **given)
-        number, outer = self.calls, self._factors
-        self.calls += 1
+    def _mask_of(self, number: int) -> Tensor | None:
         mask = self.mask if self.mask is None or torch.is_tensor(self.mask) else self.mask[number]
-        mask = None if self.plan.edges.kind(number).readout else mask
-        size = given.get("size")
-        nodes = nodes_of_call((edge_index, size, given), layer)
-        if mask is not None:
-            self.plan.edges.check(number, name, nodes, self.plan.allowed_rows)
-        fused = self.plan.fused_call(number, layer, edge_index, nodes, given)
-        try:
-            if fused is not None:
-                return self._fused(fused, number, name, layer, edge_index, given, mask)
-            self._factors = None if mask is None else self._gates(number, name, layer, edge_index, mask)
-            return original(edge_index, *args, **given)
-        finally:
-            self._factors = outer
+        return None if self.plan.edges.kind(number).readout else mask
 
-    def _fused(
-        self,
-        fused: FusedCall,
-        number: int,
-        name: str,
-        layer: MessagePassing,
-        edge_index: Tensor,
-        given: dict[str, Any],
-        mask: Tensor | None,
-    ) -> Tensor:
-        if mask is not None and not fused.knows_edges():
+    def _propagate(
+        self, name: str, layer: MessagePassing, original: Any, /, edge_index: Tensor, *args: Any, **given: Any
+    ) -> Any:
+        """Run a call as a sparse product where it may be one."""
+        number, nodes = self.calls, nodes_of_call((edge_index, given.get("size"), given), layer)
+        fused = None
+        if not args and not self.plan.edges.resolving and self.plan.setup.trace.names[number : number + 1] == [name]:
+            fused = self.plan.fused_call(number, layer, edge_index, nodes, given)
+        if fused is None:
+            return original(edge_index, *args, **given)
+        self.calls += 1
+        mask = self._mask_of(number)
+        if mask is None:
+            return fused(given, None)
+        self.plan.edges.check(number, name, nodes, self.plan.allowed_rows)
+        if not fused.knows_edges():
             edge = self.plan.edges.of_call(number, name, layer, edge_index)
             fused.tell_edges(self.plan.in_batch(edge), len(mask))
         return fused(given, mask)
 
-    def _gates(self, number: int, name: str, layer: MessagePassing, edge_index: Tensor, mask: Tensor) -> Tensor:
-        """Return the factor of each message of a call that runs as it is."""
-        return gates(mask, self.plan.message_edges(number, name, layer, edge_index))
+    # What a call that runs as it is needs comes from hooks: a layer may also call the propagate method of its class.
+    def _start(self, name: str, layer: MessagePassing, edge_index: Tensor, nodes: Nodes) -> None:
+        if self.plan.edges.resolving:
+            return
+        number = self.calls
+        self.calls += 1
+        mask = self._mask_of(number)
+        if self.plan.trim != Trim.NONE and nodes[0] is not None:
+            self.plan.prefixes.check_ends(number, edge_index, max(size for size in nodes if size is not None))
+        if mask is None:
+            self._factors.append(None)
+            return
+        self.plan.edges.check(number, name, nodes, self.plan.allowed_rows)
+        self._factors.append(gates(mask, self.plan.message_edges(number, name, layer, edge_index)))
+
+    def _end(self) -> None:
+        if not self.plan.edges.resolving:
+            self._factors.pop()
 
     def _message(self, layer: MessagePassing, output: Any) -> Any:
-        return output if self._factors is None else scaled(output, self._factors, layer)
+        factors = None if self.plan.edges.resolving else self._factors[-1]
+        return output if factors is None else scaled(output, factors, layer)

@@ -27,10 +27,21 @@ class Pattern:
     num_sources, num_targets : int
         Numbers of rows of what is copied, and of what comes out.
     device : torch.device
+
+    Raises
+    ------
+    IndexError
+        If a message runs between other rows.
     """
 
     def __init__(self, ends: np.ndarray, num_sources: int, num_targets: int, device: torch.device) -> None:
         _hide_beta_warning()
+        if ends.size and (ends[0].max() >= num_sources or ends[1].max() >= num_targets):
+            # The kernels would read whatever lies there.
+            raise IndexError(
+                f"Messages must run between the {num_sources} sources and {num_targets} targets that there are. Got "
+                f"source {ends[0].max()} and target {ends[1].max()}."
+            )
         self.device = device
         self.shape = (num_targets, num_sources)
         ptr, order = sorted_by(ends[1], num_targets)
@@ -77,6 +88,8 @@ class _Product(torch.autograd.Function):
 
     @staticmethod
     def forward(values: Tensor, x: Tensor, pattern: Pattern) -> Tensor:
+        if not len(pattern) or not x.numel():
+            return x.new_zeros(pattern.shape[0], x.shape[1])
         return pattern.matrix(values) @ x
 
     @staticmethod
@@ -88,6 +101,8 @@ class _Product(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         values, x = ctx.saved_tensors
+        if not len(ctx.pattern) or not x.numel():  # zero, but still a gradient: outputs depend on what they sum
+            return torch.zeros_like(values), torch.zeros_like(x), None
         gradient = gradient.contiguous()
         by_values = ctx.pattern.inner_products(gradient, x) if ctx.needs_input_grad[0] else None
         by_x = ctx.pattern.transposed(values) @ gradient if ctx.needs_input_grad[1] else None
@@ -110,8 +125,6 @@ def masked_sum(values: Tensor, x: Tensor, pattern: Pattern) -> Tensor:
     -------
     Tensor of shape (targets, ...)
     """
-    if len(pattern) == 0 or x.numel() == 0:
-        return x.new_zeros(pattern.shape[0], *x.shape[1:])
     rows = x.flatten(1).contiguous()
     return _Product.apply(values, rows, pattern).view(pattern.shape[0], *x.shape[1:])
 

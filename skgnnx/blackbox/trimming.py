@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch_geometric.utils import is_sparse
 
 from skgnnx.blackbox.constants import Constants
+from skgnnx.blackbox.hooks import mapped
 from skgnnx.graphs.batch import UNTRIMMED, GraphBatch
 
 
@@ -34,6 +36,7 @@ class Prefixes:
     def __init__(self, batch: GraphBatch, constants: Constants) -> None:
         graphs = batch.graphs
         self._constants = constants
+        self._checked: dict[int, Any] = {}
         self._nodes = np.cumsum(np.bincount(graphs.node_level, minlength=1))
         self._edges = np.concatenate([[0], np.cumsum(np.bincount(graphs.edge_level, minlength=1))])
 
@@ -44,6 +47,26 @@ class Prefixes:
     def edges(self, distance: int) -> int:
         """Return how many edges lead to a node that is less far than that."""
         return int(self._edges[min(distance, len(self._edges) - 1)])
+
+    def check_ends(self, number: int, edge_index: Any, rows: int) -> None:
+        """Raise IndexError if a call has messages from or to rows that it has not: a graphics card fails for good then.
+
+        Parameters
+        ----------
+        number : int
+            Which propagate call of the model.
+        edge_index : Tensor or sparse matrix
+            Its edges.
+        rows : int
+            Number of rows of its larger side.
+        """
+        if self._checked.get(number) is edge_index or is_sparse(edge_index) or not edge_index.numel():
+            return
+        if int(edge_index.max()) >= rows:
+            raise IndexError(
+                f"Messages must run between the {rows} rows of call {number}. Got {int(edge_index.max())}."
+            )
+        self._checked[number] = edge_index
 
     def known_rows(self) -> set[int]:
         """Return every number of nodes that a layer may see."""
@@ -63,8 +86,9 @@ class Prefixes:
         edges : int
             Number of all edges.
         """
-        if isinstance(value, (tuple, list)):
-            return type(value)(self.cut(part, distance, nodes=nodes, edges=edges) for part in value)
+        return mapped(lambda part: self._cut(part, distance, nodes, edges), value)
+
+    def _cut(self, value: Any, distance: int, nodes: int | None, edges: int) -> Any:
         if not torch.is_tensor(value) or value.layout != torch.strided or value.dim() == 0:
             return value
         if value.dim() == 2 and tuple(value.shape) == (2, edges) and value.dtype == torch.int64:
