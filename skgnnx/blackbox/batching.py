@@ -199,7 +199,8 @@ class Batcher:
             wider = shared_graphs(X[sample], self.runs.device)
         else:
             compared = np.argsort(np.diff(batch.graphs.edge_ptr), kind="stable")[:COMPARED]
-            graphs = receptive_fields(X, sample[compared], self.trace.hops or 0, int(cut) + 1, self.trace.both_ways)
+            ring = 2 if cut == Cut.RING else 1
+            graphs = receptive_fields(X, sample[compared], self.trace.hops or 0, ring, self.trace.both_ways)
             if bytes_of(len(graphs.edge_id) + len(graphs.node_id), self.trace) > memory_budget():
                 return True
             wider = GraphBatch(X, sample[compared], graphs, device=self.runs.device)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 from torch import Tensor
 from torch_geometric.nn import MessagePassing
 
 from skgnnx.blackbox.calling import NORMALISATION, ModelCall
-from skgnnx.blackbox.edge_matching import CallKind, match_edges, split_parallel_edges
+from skgnnx.blackbox.edge_matching import CallKind, is_same, match_edges, split_parallel_edges
 from skgnnx.blackbox.hooks import Nodes, message_hooks
 from skgnnx.blackbox.pyg_compat import ends_of_call
 from skgnnx.blackbox.receptive_field import ModelTrace
@@ -109,11 +107,3 @@ class MessageEdges:
                 "cannot be told apart; merge parallel edges or give each relation a model input of its own."
             )
         return edge
-
-
-def is_same(first: Tensor, second: Any) -> bool:
-    """Return True if two edge lists are one object, or hold the same edges in the same order."""
-    if first is second:
-        return True
-    same_kind = first.layout == second.layout == torch.strided and first.shape == second.shape
-    return same_kind and torch.equal(first, second)

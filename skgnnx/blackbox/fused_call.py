@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from skgnnx.blackbox.edge_matching import NOT_AN_EDGE
+from skgnnx.blackbox.edge_matching import NOT_AN_EDGE, is_same
 from skgnnx.blackbox.fusing import Fusion
 from skgnnx.blackbox.masked_sum import Pattern, masked_sum
 
@@ -43,6 +44,16 @@ class FusedCall:
         self._constant: tuple[Any, Tensor] | None = None
         self._edge = torch.empty(0, dtype=torch.int64)
         self._all_edges = False
+
+    def runs_over(self, edge_index: Tensor, shape: tuple[int, int]) -> bool:
+        """Return True if the call runs over all of these edges, between so many nodes."""
+        return self.shape == shape and is_same(self.edge_index, edge_index)
+
+    def like(self, fusion: Fusion, edge_index: Tensor) -> FusedCall:
+        """Return another call over the same edges."""
+        twin = copy.copy(self)
+        twin.fusion, twin.edge_index, twin._constant = fusion, edge_index, None
+        return twin
 
     def knows_edges(self) -> bool:
         """Return True once the edge of each message has been told."""

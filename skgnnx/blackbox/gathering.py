@@ -58,7 +58,7 @@ class Gathered:
         self.errors += [error] * len(batch)
         self._sizes.append(len(batch))
         self._parts.append({} if masks is None else _entries_of(gnn, batch, masks))
-        self._extras.append({} if masks is None else masks.extras)
+        self._extras.append({} if masks is None else {**masks.extras, "path": [gnn.path(batch)] * len(batch)})
 
     def entries(self) -> dict[str, Entries]:
         """Return all masks as columns over all instances."""

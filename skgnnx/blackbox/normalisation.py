@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,23 +27,38 @@ class LayerUse(NamedTuple):
     kind: CallKind
 
 
+class Weights(NamedTuple):
+    """Whether there is a message for each of many edges or nodes, and its weight; no weights where all are one."""
+
+    exist: np.ndarray
+    values: Tensor | None
+
+    def take(self, rows: np.ndarray) -> Weights:
+        """Return those of some edges or nodes."""
+        values = self.values
+        return Weights(self.exist[rows], None if values is None else values[torch.from_numpy(rows).to(values.device)])
+
+    @classmethod
+    def concat(cls, first: Weights, second: Weights) -> Weights:
+        """Join two."""
+        values = None if first.values is None or second.values is None else torch.cat([first.values, second.values])
+        return cls(np.concatenate([first.exist, second.exist]), values)
+
+
 class Normalised(NamedTuple):
-    """What one layer made of the edges of a union.
+    """What one layer makes of edges and loops.
 
     Parameters
     ----------
     swapped : bool
         Whether the layer keeps its edges the other way round.
-    weight : Tensor or None
-        Weight of each message.
-    of_edge, of_node : ndarray
-        The message of each edge of the union, and of the loop at each of its nodes; -1 where there is none.
+    edges, loops : Weights
+        Of the messages along edges, and of the loops at nodes.
     """
 
     swapped: bool
-    weight: Tensor | None
-    of_edge: np.ndarray
-    of_node: np.ndarray
+    edges: Weights
+    loops: Weights
 
 
 class Normaliser:
@@ -91,52 +107,62 @@ class Normaliser:
             return bool(self._known)
         return self.learn(joint_neighbourhood(self.X, rows, distinct(nodes), self.setup.trace.both_ways, self.device))
 
-    def learn(self, union: GraphBatch) -> bool:
-        """Normalise a joint neighbourhood; return False where no layer can be given its normalisation."""
-        if not self._layers:
-            return False
-        self._nodes, self._edges = union.graphs.node_id[union.graphs.node_level == 0], union.graphs.edge_id
-        self._known = self._normalised(union)
-        self._all_nodes = union.graphs.node_id
-        return bool(self._known)
+    def learn(self, union: GraphBatch, run: Callable[[], Any] | None = None) -> bool:
+        """Normalise a joint neighbourhood; return False where no layer can be given its normalisation.
 
-    def _normalised(self, union: GraphBatch) -> dict[MessagePassing, Normalised]:
-        """Let every layer normalise the edges of a union, and return what it cached, by edge and node."""
-        kept = self._run(union)
+        Parameters
+        ----------
+        union : GraphBatch
+            Some nodes with all edges that lead to them.
+        run : callable, optional
+            Runs the model on the union; by default it runs without messages, which do not matter here.
+        """
+        cached = self._cached(union, run or (lambda: self._run_silently(union)))
+        found = self._normalised(union, cached)
+        inner = union.graphs.node_level == 0
+        nodes = np.flatnonzero(inner)
+        edges = np.flatnonzero(inner[union.graphs.ends].all(axis=0))
+        ids = union.graphs.node_id[nodes], union.graphs.edge_id[edges]
+        self._add(*ids, {k: n._replace(edges=n.edges.take(edges), loops=n.loops.take(nodes)) for k, n in found.items()})
+        return bool(found)
+
+    def _add(self, node_id: np.ndarray, edge_id: np.ndarray, found: dict[MessagePassing, Normalised]) -> None:
+        """Note what has been learned besides what was known."""
+        nodes, first_node = np.unique(np.concatenate([self._nodes, node_id]), return_index=True)
+        edges, first_edge = np.unique(np.concatenate([self._edges, edge_id]), return_index=True)
+        for layer, new in found.items():
+            old = self._known.get(layer)
+            if old is not None:
+                new = Normalised(
+                    new.swapped, Weights.concat(old.edges, new.edges), Weights.concat(old.loops, new.loops)
+                )
+            self._known[layer] = Normalised(new.swapped, new.edges.take(first_edge), new.loops.take(first_node))
+        self._nodes, self._edges = nodes, edges
+
+    def _normalised(self, union: GraphBatch, cached: dict[tuple[str, MessagePassing], Any]) -> dict[Any, Normalised]:
+        """Return what every layer has cached, by edge and node of the union."""
         own, known = union.edge_index.cpu().numpy(), {}
-        before: tuple[Any, ...] | None = None
-        for (name, layer), (edge_index, weight) in kept.items():
+        before: tuple[Any, ...] = ()
+        for (name, layer), (edge_index, weight) in cached.items():
             use = self._uses.get(name)
             if use is None or edge_index.layout != torch.strided:
                 return {}  # a sparse matrix holds no list of edges that could be shortened
-            same = (
-                before is not None and _equal(before[:2], (edge_index, weight)) and before[2:] == (layer.flow, use.kind)
-            )
-            if not same:
+            if not (before and _equal(before[:2], (edge_index, weight)) and before[2:] == (layer.flow, use.kind)):
                 found = match_edges(ends_of_call(edge_index, layer).cpu().numpy(), own, use.kind)
                 if found is None or not found.certain:
                     return {}
                 swapped = (layer.flow != "source_to_target") ^ use.kind.flipped
-                result = Normalised(swapped, weight, *_places(found.edge, edge_index, union))
+                result = Normalised(swapped, *_weights(found.edge, edge_index, weight, union))
                 before = (edge_index, weight, layer.flow, use.kind)
             known[layer] = result
         return known
 
-    def _run(self, union: GraphBatch) -> dict[tuple[str, MessagePassing], tuple[Tensor, Tensor | None]]:
-        calls = iter(range(len(self.setup.trace.names)))
-
-        def propagate(name: str, layer: MessagePassing, original: Any, edge_index: Tensor, **given: Any) -> Any:
-            fusion = self.setup.fusion(next(calls, len(self.setup.trace.names)))
-            if fusion is None:
-                return original(edge_index, **given)
-            rows, nodes = fusion.rows(given), nodes_of_call((edge_index, given.get("size"), given), layer)
-            return rows.new_zeros(nodes[1] or len(rows), *rows.shape[1:])  # what is sent does not matter here
-
+    def _cached(self, union: GraphBatch, run: Callable[[], Any]) -> dict[tuple[str, MessagePassing], Any]:
+        """Return what layers keep of the edges when the model runs."""
         try:
             for _, layer in self._layers:
                 layer.cached = True
-            with torch.no_grad(), replaced(self.setup.layers, "propagate", propagate):
-                self.setup.call(union)
+            run()
             kept = {named: named[1]._cached_edge_index for named in self._layers}
             return {named: cache for named, cache in kept.items() if cache is not None}
         except (RuntimeError, IndexError, ValueError):
@@ -145,60 +171,75 @@ class Normaliser:
             for _, layer in self._layers:
                 layer.cached, layer._cached_edge_index = False, None
 
+    def _run_silently(self, union: GraphBatch) -> None:
+        calls = iter(range(len(self.setup.trace.names)))
+
+        def propagate(name: str, layer: MessagePassing, original: Any, edge_index: Tensor, **given: Any) -> Any:
+            fusion = self.setup.fusion(next(calls, len(self.setup.trace.names)))
+            if fusion is None:
+                return original(edge_index, **given)
+            rows, nodes = fusion.rows(given), nodes_of_call((edge_index, given.get("size"), given), layer)
+            return rows.new_zeros(nodes[1] or len(rows), *rows.shape[1:])
+
+        with torch.no_grad(), replaced(self.setup.layers, "propagate", propagate):
+            self.setup.call(union)
+
     def hand_to(self, batch: GraphBatch) -> GraphBatch:
         """Put normalised edges at a batch, for the layers to find whenever they run on it."""
         edge = np.searchsorted(self._edges, batch.graphs.edge_id)
-        node = np.searchsorted(self._all_nodes, batch.graphs.node_id)
+        node = np.searchsorted(self._nodes, batch.graphs.node_id)
         handed: dict[tuple[int, int | None], Handed] = {}
         memo = {}
         for name, layer in self._layers:
             if layer in self._known:
                 reach = None if name in self._fused else self._uses[name].reach
-                key = (id(self._known[layer].of_edge), reach)
+                key = (id(self._known[layer].edges.exist), reach)
                 if key not in handed:
                     handed[key] = _handed(self._known[layer], batch, edge, node, reach)
                 memo[layer] = handed[key]
         batch.memo[NORMALISATION] = memo
-        batch.cut_again = lambda instances: self.hand_to(
-            GraphBatch(
-                batch.X,
-                batch.positions[instances],
-                batch.graphs.take(instances),
-                None if batch.targets is None else batch.targets.cpu().numpy()[instances],
-                batch.device,
-            )
-        )
+        batch.cut_again = self._take
         return batch
+
+    def _take(self, batch: GraphBatch, instances: np.ndarray) -> GraphBatch:
+        targets = None if batch.targets is None else batch.targets.cpu().numpy()[instances]
+        graphs = batch.graphs.take(instances)
+        return self.hand_to(GraphBatch(batch.X, batch.positions[instances], graphs, targets, batch.device))
 
 
 def _handed(known: Normalised, batch: GraphBatch, edge: np.ndarray, node: np.ndarray, reach: int | None) -> Handed:
     """Cut what a layer knows to a batch, and to the messages that are felt over at most `reach` of them."""
-    of_edge, of_node = known.of_edge[edge], known.of_node[node]
-    edge_kept, node_kept = of_edge >= 0, of_node >= 0
+    edge_kept, node_kept = known.edges.exist[edge], known.loops.exist[node]
     ends, level = batch.edge_index.cpu().numpy(), batch.graphs.node_level
-    columns = ends[::-1] if known.swapped else ends
     if reach is not None:
-        # Loops lead to their own node, edges to the second of their ends as messages run along them.
         edge_kept &= level[ends[1]] < reach
         node_kept &= level < reach
     edges, nodes = np.flatnonzero(edge_kept), np.flatnonzero(node_kept)
-    message = torch.from_numpy(np.concatenate([of_edge[edges], of_node[nodes]])).to(batch.device)
-    kept_columns = np.concatenate([columns[:, edges], np.stack([nodes, nodes])], axis=1)
+    columns = (ends[::-1] if known.swapped else ends)[:, edges]
+    weights = Weights.concat(known.edges.take(edge[edges]), known.loops.take(node[nodes]))
     return Handed(
-        torch.from_numpy(kept_columns).to(batch.device),
-        None if known.weight is None else known.weight.index_select(0, message),
+        torch.from_numpy(np.concatenate([columns, np.stack([nodes, nodes])], axis=1)).to(batch.device),
+        weights.values,
         torch.from_numpy(np.concatenate([edges, np.full(len(nodes), NOT_AN_EDGE)])).to(batch.device),
     )
 
 
-def _places(edge: np.ndarray, edge_index: Tensor, union: GraphBatch) -> tuple[np.ndarray, np.ndarray]:
-    """Return the message of each edge and of the loop at each node, -1 where there is none."""
-    of_edge, of_node = np.full(union.num_edges, -1), np.full(union.num_nodes, -1)
-    message = np.arange(len(edge))
-    is_loop = edge == NOT_AN_EDGE
-    of_edge[edge[~is_loop]] = message[~is_loop]
-    of_node[edge_index[0].cpu().numpy()[is_loop]] = message[is_loop]
-    return of_edge, of_node
+def _weights(edge: np.ndarray, edge_index: Tensor, weight: Tensor | None, union: GraphBatch) -> tuple[Weights, Weights]:
+    """Sort the messages of a call by the edge that they run along, or by the node whose loop they are."""
+    message, is_loop = np.arange(len(edge)), edge == NOT_AN_EDGE
+    loop_at = edge_index[0].cpu().numpy()[is_loop]
+    found = []
+    for size, place, number in (
+        (union.num_edges, edge[~is_loop], message[~is_loop]),
+        (union.num_nodes, loop_at, message[is_loop]),
+    ):
+        of_place = np.zeros(size, dtype=np.int64)
+        of_place[place] = number
+        exist = np.zeros(size, dtype=bool)
+        exist[place] = True
+        values = None if weight is None else weight.index_select(0, torch.from_numpy(of_place).to(weight.device))
+        found.append(Weights(exist, values))
+    return found[0], found[1]
 
 
 def _is_in(values: np.ndarray, ordered: np.ndarray) -> np.ndarray:

@@ -159,6 +159,10 @@ class OpenBox:
     def _rows(self, output: Tensor, batch: GraphBatch) -> Tensor:
         return self._setup.rows(output, batch, self._runs)
 
+    def path(self, batch: GraphBatch) -> list[str]:
+        """Say for each propagate call of a batch how it runs, and why not faster."""
+        return self._setup.path(batch)
+
     def check_maskable(self) -> None:
         """Raise TypeError if the model passes no messages that an edge mask could scale."""
         if not self.trace.names:

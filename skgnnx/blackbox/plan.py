@@ -12,7 +12,7 @@ from torch_geometric.nn import MessagePassing
 
 from skgnnx.blackbox.calling import NORMALISATION, Handed, ModelCall
 from skgnnx.blackbox.constants import Constants, foldable_modules
-from skgnnx.blackbox.edge_masking import MessageEdges, NeedsAllEdgesError, is_same
+from skgnnx.blackbox.edge_masking import MessageEdges, NeedsAllEdgesError
 from skgnnx.blackbox.edge_matching import NOT_AN_EDGE
 from skgnnx.blackbox.fused_call import FusedCall
 from skgnnx.blackbox.fusing import Fusion, fusions
@@ -25,7 +25,7 @@ from skgnnx.blackbox.reference import PlainRuns
 from skgnnx.blackbox.trimming import Prefixes, Trim
 from skgnnx.graphs.batch import GraphBatch
 from skgnnx.graphs.instances import Instances
-from skgnnx.graphs.unions import by_distance
+from skgnnx.graphs.unions import by_distance, unlinked
 
 PLAN = ("plan",)
 
@@ -126,14 +126,14 @@ class Plan:
 
     def __init__(self, setup: Setup, batch: GraphBatch, trim: Trim) -> None:
         self.setup = setup
-        self.batch = batch
         self.trim = trim
-        self.seen = batch
+        # What a batch remembers must not lead back to it: large batches are to go when they are no longer used.
+        self.seen = unlinked(batch)
         self._node_order: Tensor | None = None
         self._edge_order: Tensor | None = None
         if trim != Trim.NONE:
             self.seen, self._node_order, self._edge_order = by_distance(batch)
-            self._hand_on(_inverse(self._node_order), _inverse(self._edge_order))
+            self._hand_on(batch, _inverse(self._node_order), _inverse(self._edge_order))
         self.constants = Constants(self._inputs())
         self.prefixes = Prefixes(self.seen, self.constants)
         self.allowed_rows = {batch.num_nodes} | (self.prefixes.known_rows() if trim == Trim.ROWS else set())
@@ -148,9 +148,9 @@ class Plan:
         tensors = [self.seen.edge_index, *(self.seen.attribute(key) for key in keys), *handed]
         return [tensor for tensor in tensors if tensor is not None]
 
-    def _hand_on(self, place: Tensor, edge_place: Tensor) -> None:
+    def _hand_on(self, batch: GraphBatch, place: Tensor, edge_place: Tensor) -> None:
         """Renumber the normalisation that layers find in their caches."""
-        known: dict[MessagePassing, Handed] = self.batch.memo.get(NORMALISATION, {})
+        known: dict[MessagePassing, Handed] = batch.memo.get(NORMALISATION, {})
         edges = np.append(edge_place.cpu().numpy(), NOT_AN_EDGE)
         self.seen.memo[NORMALISATION] = {
             layer: Handed(
@@ -200,9 +200,11 @@ class Plan:
             return None
         shape = (nodes[0] if nodes[1] is None else nodes[1], nodes[0])
         known = self._fused.get(number)
-        if known is None or known.shape != shape or not is_same(known.edge_index, edge_index):
+        if known is None or not known.runs_over(edge_index, shape):
             ends = ends_of_call(edge_index, layer)
-            known = FusedCall(fusion, edge_index, ends, self._felt(number, ends), shape)
+            kept = self._felt(number, ends)
+            twin = next((c for c in self._fused.values() if kept is None and c.runs_over(edge_index, shape)), None)
+            known = FusedCall(fusion, edge_index, ends, kept, shape) if twin is None else twin.like(fusion, edge_index)
             self._fused[number] = known
         return known
 

@@ -67,7 +67,7 @@ class GraphBatch:
         self.targets = None if targets is None else torch.as_tensor(targets, device=self.device)
         self.memo: dict[Any, Any] = {}
         # How to cut some of the instances again, where the batch holds more than its graphs tell (true degrees).
-        self.cut_again: Callable[[np.ndarray], GraphBatch] | None = None
+        self.cut_again: Callable[[GraphBatch, np.ndarray], GraphBatch] | None = None
         self.trim = UNTRIMMED  # how much layers may leave out of what is far from the explained elements
         node_instance = np.repeat(np.arange(len(graphs)), np.diff(graphs.node_ptr))
         edge_instance = np.repeat(np.arange(len(graphs)), np.diff(graphs.edge_ptr))
@@ -218,7 +218,7 @@ class GraphBatch:
     def take(self, instances: np.ndarray) -> GraphBatch:
         """Return a batch of some of the instances, given by their positions in this one."""
         if self.cut_again is not None:
-            return self._like_this(self.cut_again(instances))
+            return self._like_this(self.cut_again(self, instances))
         targets = self._numpy_targets()
         targets = None if targets is None else targets[instances]
         graphs = self.graphs.take(instances)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from skgnnx.graphs.batch import GraphBatch
-from skgnnx.graphs.columns import offsets, ranges
+from skgnnx.graphs.columns import id_type, offsets, ranges, stable_order
 from skgnnx.graphs.computation_graph import ComputationGraphs, whole_graphs
 from skgnnx.graphs.instances import Instances
 
@@ -59,6 +59,13 @@ def with_split_edges(batch: GraphBatch, edges: np.ndarray, copied: np.ndarray) -
     variant.rows = batch.rows if batch.X.level == "graph" else to_device(place[batch.rows.cpu().numpy()])
     variant.__dict__.pop("ptr", None)
     return variant
+
+
+def unlinked(batch: GraphBatch) -> GraphBatch:
+    """Return a batch with the same content that does not know what is remembered about this one."""
+    twin = copy.copy(batch)
+    twin.memo, twin.cut_again = dict(batch.memo), None
+    return twin
 
 
 def by_distance(batch: GraphBatch) -> tuple[GraphBatch, Tensor, Tensor]:
@@ -126,11 +133,16 @@ def joint_neighbourhood(
     indices = (store.in_edges, store.out_edges) if both_ways else (store.in_edges,)
     counts = [index.ptr[nodes + 1] - index.ptr[nodes] for index in indices]
     found = [index.edge_id[ranges(index.ptr[nodes], count)] for index, count in zip(indices, counts, strict=True)]
-    edge_id = np.sort(found[0]) if len(found) == 1 else np.union1d(*found)
+    edge_id = np.sort(found[0]) if len(found) == 1 else distinct(np.concatenate(found))
     source, target = store.global_edges[:, edge_id]
-    node_id = np.union1d(nodes, np.concatenate([source, target]))
+    order, ordered = stable_order(np.concatenate([nodes, source, target]), max(store.total_nodes, 1))
+    first = np.ones(len(ordered), dtype=bool)
+    np.not_equal(ordered[1:], ordered[:-1], out=first[1:])
+    number = np.empty(len(order), dtype=id_type(len(order)))
+    number[order] = np.cumsum(first) - 1
+    node_id = ordered[first]
     level = np.ones(len(node_id), dtype=np.int16)
-    level[np.searchsorted(node_id, nodes)] = 0
+    level[number[: len(nodes)]] = 0
     graphs = ComputationGraphs(
         offsets([len(node_id)]),
         node_id,
@@ -138,7 +150,7 @@ def joint_neighbourhood(
         offsets([len(edge_id)]),
         edge_id,
         np.zeros(len(edge_id), dtype=np.int16),
-        np.stack([np.searchsorted(node_id, source), np.searchsorted(node_id, target)]),
+        number[len(nodes) :].reshape(2, -1),
         hops=0,
     )
     union = GraphBatch(X, rows[:1], graphs, device=device)
