@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
@@ -57,6 +58,11 @@ class ModelCall:
         self.forward = forward
         self._modifies_input: bool | None = None  # not known before the first run, which gets copies
 
+    @cached_property
+    def _names(self) -> Mapping[str, inspect.Parameter]:
+        """Parameters of the model's forward."""
+        return inspect.signature(self.model.forward).parameters
+
     def __call__(self, batch: GraphBatch, x: Tensor | None = None) -> Tensor:
         """Return the raw output of the model on a batch, with other node features if given."""
         if self._modifies_input is not False:
@@ -76,7 +82,7 @@ class ModelCall:
             return self.forward(self.model, batch.to_data(x))
         if not isinstance(self.model, nn.Module):
             return self._predict(batch, x)
-        names = inspect.signature(self.model.forward).parameters
+        names = self._names
         decodes = hasattr(self.model, "encode") and hasattr(self.model, "decode")
         if batch.X.level == "edge" and "edge_label_index" not in names and decodes:
             return self._encode_decode(batch, x)
