@@ -41,8 +41,8 @@ class FusedCall:
         position = np.arange(own.shape[1]) if kept is None else np.flatnonzero(kept)
         self.pattern = Pattern(own if kept is None else own[:, position], shape[1], shape[0], ends.device)
         self._message = torch.from_numpy(position[self.pattern.order.cpu().numpy()]).to(ends.device)
-        self._constant: tuple[Any, Tensor] | None = None
-        self._edge = torch.empty(0, dtype=torch.int64)
+        self._constant: tuple[Any, int, Tensor] | None = None
+        self._edge = torch.empty(0, dtype=torch.int64, device=ends.device)
         self._all_edges = False
 
     def runs_over(self, edge_index: Tensor, shape: tuple[int, int]) -> bool:
@@ -87,8 +87,9 @@ class FusedCall:
 
     def _weight(self, weight: Tensor | None, x: Tensor) -> Tensor:
         """Return the weight of each message with an open mask; computed once where it stays."""
-        if self._constant is not None and self._constant[0] is weight and self._constant[1].dtype == x.dtype:
-            return self._constant[1]
+        known, version = self._constant, 0 if weight is None else weight._version
+        if known is not None and known[0] is weight and known[1] == version and known[2].dtype == x.dtype:
+            return known[2]
         if weight is None:
             values = torch.ones(len(self.pattern), dtype=x.dtype, device=x.device)
         else:
@@ -97,5 +98,5 @@ class FusedCall:
             count = torch.bincount(self.pattern.targets, minlength=self.shape[0])
             values = values / count.index_select(0, self.pattern.targets)
         if not values.requires_grad:
-            self._constant = (weight, values)
+            self._constant = (weight, version, values)
         return values

@@ -53,6 +53,11 @@ class Setup:
         self.foldable = foldable_modules(call.model, {layer for _, layer in self.layers}) if is_module else []
         found = fusions(call, tournament_batch(X, device)) if self.layers and not trace.fixed_size else []
         self.fusions: list[Fusion | str] = found if len(found) == len(trace.names) else []
+        self._unfused = "another run on a small graph"
+
+    def give_up_fusing(self) -> None:
+        """Run all calls as they are, because fused ones gave other outputs."""
+        self.fusions, self._unfused = [], "sums of copies give other outputs"
 
     def fusion(self, number: int) -> Fusion | None:
         """Return how a call may be fused, None if it may not."""
@@ -101,9 +106,9 @@ class Setup:
         trimmed = ["trimmed rows and edges", "trimmed edges", "whole"][self.plan(batch).trim]
         said = []
         for number, name in enumerate(self.trace.names):
-            found = self.fusions[number] if number < len(self.fusions) else "another run on a small graph"
-            fused = self.fusion(number)
-            said.append(f"{name}: {fused if fused else f'general path ({found})'}, {trimmed}")
+            found, fused = self.fusions[number] if self.fusions else self._unfused, self.fusion(number)
+            reason = "between other nodes than those of the graph" if isinstance(found, Fusion) else found
+            said.append(f"{name}: {fused if fused else f'general path ({reason})'}, {trimmed}")
         return said
 
 
@@ -203,7 +208,10 @@ class Plan:
         if known is None or not known.runs_over(edge_index, shape):
             ends = ends_of_call(edge_index, layer)
             kept = self._felt(number, ends)
-            twin = next((c for c in self._fused.values() if kept is None and c.runs_over(edge_index, shape)), None)
+            # A loop may be an edge for one call and the layer's own for another; flows differ, too.
+            kinds = self.setup.trace.kinds
+            alike = [call for other, call in self._fused.items() if kinds[other] == kinds[number] and kept is None]
+            twin = next((call for call in alike if call.runs_over(edge_index, shape)), None)
             known = FusedCall(fusion, edge_index, ends, kept, shape) if twin is None else twin.like(fusion, edge_index)
             self._fused[number] = known
         return known

@@ -16,9 +16,10 @@ CYCLE_NODES = 5
 TOURNAMENT_NODES = 6
 
 
-def path_batch(X: Instances, num_nodes: int, device: torch.device) -> GraphBatch:
-    """Return a directed path whose nodes and edges have attributes of the first graph that is explained."""
-    return _probe(X, np.stack([np.arange(num_nodes - 1), np.arange(1, num_nodes)]), num_nodes, device)
+def path_batch(X: Instances, num_nodes: int, device: torch.device, *, both_ways: bool = False) -> GraphBatch:
+    """Return a path whose nodes and edges have attributes of the first graph that is explained."""
+    edges = np.stack([np.arange(num_nodes - 1), np.arange(1, num_nodes)])
+    return _probe(X, np.concatenate([edges, edges[::-1]], axis=1) if both_ways else edges, num_nodes, device)
 
 
 def cycle_batch(X: Instances, device: torch.device, *, step: int) -> GraphBatch:

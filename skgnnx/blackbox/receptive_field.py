@@ -105,7 +105,8 @@ def trace(call: ModelCall, X: Instances, device: torch.device) -> ModelTrace:
     if X.level == "graph" or fixed_size:
         return ModelTrace(*facts, None, False, [calls] * calls, fixed_size, leaks)
     far = max(calls, LEAST_CALLS) + 1
-    path = path_batch(X, 2 * far + 1, device)
+    # Against an edge and then along another one leads to a sibling, which a path with one direction does not have.
+    path = path_batch(X, 2 * far + 1, device, both_ways=any(flipped) and not all(flipped))
     if leaks and _real_features(path) is None:
         return ModelTrace(*facts, None, False, [calls] * calls, leaks=True)
     try:
@@ -114,7 +115,7 @@ def trace(call: ModelCall, X: Instances, device: torch.device) -> ModelTrace:
     except Exception:
         # A model may refuse NaN in its own words; counting calls then over-estimates: slower, but not wrong.
         return ModelTrace(*facts, calls, True, [calls] * calls, leaks=leaks)
-    return ModelTrace(*facts, hops, both_ways, reach, leaks=leaks)
+    return ModelTrace(*facts, hops, both_ways, _completed(tracer.names, reach), leaks=leaks)
 
 
 def _traced(call: ModelCall, X: Instances, device: torch.device) -> tuple[CallTracer, bool]:
@@ -192,6 +193,14 @@ def _hops(call: ModelCall, path: GraphBatch, far: int) -> tuple[int | None, bool
             felt.append(_felt(_of_elements(call(path, x), path), far))
     backward, forward = (max(reached) for reached in zip(*felt, strict=True))
     return (None, False) if max(backward, forward) >= far else (max(backward, forward), backward > 0)
+
+
+def _completed(names: list[str], reach: list[int]) -> list[int]:
+    """Return how far each call is felt, also where no message of its kind, of one relation say, leaves the node."""
+    of_layer: dict[str, int] = {}
+    for name, felt in zip(names, reach, strict=True):
+        of_layer[name] = max(of_layer.get(name, 0), felt)
+    return [felt or of_layer[name] or len(names) for name, felt in zip(names, reach, strict=True)]
 
 
 def _felt(output: Tensor, node: int) -> tuple[int, int]:

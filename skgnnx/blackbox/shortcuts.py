@@ -35,7 +35,7 @@ class Shortcuts:
         for trim in list(Trim)[first:]:
             if self._agrees(batch, trim, x, expected, awake=elsewhere is not None):
                 return trim
-        self.setup.fusions = []
+        self.setup.give_up_fusing()
         return Trim.NONE
 
     def _agrees(self, batch: GraphBatch, trim: Trim, x: Tensor | None, expected: Tensor, *, awake: bool) -> bool:
@@ -69,6 +69,6 @@ class Shortcuts:
             if trim != Trim.NONE:
                 self.setup.put(batch, Trim(trim + 1))
             elif self.runs.same(self.runs.outputs(batch), expected):
-                self.setup.fusions = []
+                self.setup.give_up_fusing()
             else:
                 return False

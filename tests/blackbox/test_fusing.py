@@ -181,6 +181,20 @@ class TwoFactors(OwnSum):
         return x_j * weight * other.view(-1, 1)
 
 
+class KeptWeight(OwnSum):
+    """The same tensor every time, with other numbers in it."""
+
+    def forward(self, x, edge_index):
+        weight = x[edge_index[0], 0].detach().sigmoid()
+        if getattr(self, "_weight", weight).shape != weight.shape or not hasattr(self, "_weight"):
+            self._weight = weight.clone()
+        self._weight.copy_(weight)
+        return self.propagate(edge_index, x=self.lin(x), weight=self._weight)
+
+    def message(self, x_j, weight):
+        return x_j * weight.view(-1, 1)
+
+
 class OwnWeights(OwnSum):
     def forward(self, x, edge_index):
         return self.propagate(edge_index, x=self.lin(x), weight=x[edge_index[0], :1].sigmoid())
@@ -269,10 +283,10 @@ def test_layers_of_the_user_are_fused(own, level):
 
 @pytest.mark.filterwarnings(MIXES)
 @pytest.mark.parametrize("level", ["node", "graph"])
-@pytest.mark.parametrize("own", [Target, Number, OnlyOnSmallGraphs, Swapped, PastTheInstance])
+@pytest.mark.parametrize("own", [Target, Number, OnlyOnSmallGraphs, Swapped, KeptWeight, PastTheInstance])
 def test_layers_that_do_something_else_elsewhere_run_right(own, level):
     with opened(stack(own, level), instances(level)) as gnn:
-        check_shortcuts(gnn)
+        check_shortcuts(gnn, by_x=own is not KeptWeight)
 
 
 def test_values_as_large_as_a_clip_are_clipped():
@@ -280,6 +294,14 @@ def test_values_as_large_as_a_clip_are_clipped():
     data[1].x *= 1e3
     with opened(stack(Clipped, "graph"), Instances.from_graphs(data)) as gnn:
         check_shortcuts(gnn)
+
+
+def test_a_weight_that_is_written_into_is_read_again():
+    with opened(stack(KeptWeight), instances("node")) as gnn, torch.no_grad():
+        batch = next(gnn.batches())
+        outputs = [gnn.forward(batch, x=batch.x * scale) for scale in (1.0, -2.0, 1.0)]
+        assert not torch.allclose(outputs[0], outputs[1])
+        torch.testing.assert_close(outputs[0], outputs[2])
 
 
 @pytest.mark.parametrize("kind", ["gcn", "graph", "gin", "sage mean", "sg"])
@@ -344,8 +366,9 @@ def test_messages_against_the_edges(kind):
             check_shortcuts(gnn)
 
 
-def test_messages_both_ways():
-    with opened(stack(lambda i, o: layers.DirGNNConv(layers.GCNConv(i, o))), instances("node")) as gnn:
+@pytest.mark.parametrize("level", ["node", "graph"])
+def test_messages_both_ways(level):
+    with opened(stack(lambda i, o: layers.DirGNNConv(layers.GCNConv(i, o)), level), instances(level)) as gnn:
         assert len(fused(check_shortcuts(gnn))) == 4
 
 
@@ -420,6 +443,20 @@ def test_attributes_of_edges_go_the_general_way_unless_they_are_weights(kind):
     with opened(seeded(lambda: Weighted(make(4, 4), make(4, 4))).double(), Instances.from_nodes(attributed(2))) as gnn:
         said = check_shortcuts(gnn)
         assert bool(fused(said)) == (kind == "pdn")  # whose weights come from attributes
+
+
+@pytest.mark.parametrize("level", ["node", "graph"])
+@pytest.mark.parametrize("kinds", [("gcn", "graph"), ("graph", "gcn"), ("gin", "sg")])
+def test_loops_of_one_layer_are_edges_of_another(kinds, level):
+    """With loops of the user's own at the end of the edges, both layers run over the very same list."""
+    data = graphs()
+    for graph in data:
+        graph.edge_index = torch.cat([graph.edge_index, torch.arange(graph.num_nodes).repeat(2, 1)], dim=1)
+    X = Instances.from_nodes(data[0]) if level == "node" else Instances.from_graphs(data[:1])
+    made = [FUSED[kind][0] for kind in kinds]
+    model = seeded(lambda: Stack(*(make(4, 4) for make in made), pool=level == "graph")).double()
+    with opened(model, X) as gnn:
+        assert len(fused(check_shortcuts(gnn))) == 1 + len(FUSED[kinds[1]][1])
 
 
 class Static(nn.Module):

@@ -136,6 +136,30 @@ def test_hops_and_reach(kind):
         assert len(gnn.trace.names) == len(reach)
 
 
+@pytest.mark.parametrize("first", [0, 1])
+def test_each_relation_reaches_as_far_as_its_layer(first):
+    class Relational(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = layers.RGCNConv(3, 3, 3), layers.RGCNConv(3, 2, 3)
+
+        def forward(self, x, edge_index, edge_type):
+            return self.second(self.first(x, edge_index, edge_type), edge_index, edge_type)
+
+    data = random_graph()
+    data.edge_type = (torch.arange(data.num_edges) + first) % 3
+    with no_warnings(), opened(seeded(Relational), Instances.from_nodes(data)) as gnn:
+        assert (gnn.trace.hops, gnn.trace.reach) == (2, [2, 2, 2, 1, 1, 1])
+
+
+def test_against_an_edge_and_along_another_one_is_two_messages():
+    for flows in (("target_to_source", "source_to_target"), ("source_to_target", "target_to_source")):
+        model = seeded(lambda flows=flows: Stack(*(layers.GraphConv(3, 3, flow=flow) for flow in flows)))
+        with no_warnings(), opened(model, Instances.from_nodes(random_graph())) as gnn:
+            assert (gnn.trace.hops, gnn.trace.reach, gnn.trace.both_ways) == (2, [2, 1], True)
+            assert sum(len(batch) for batch in gnn.batches()) == 12
+
+
 def test_a_model_without_layers_sees_its_node_only():
     class Linear(nn.Module):
         def __init__(self):
