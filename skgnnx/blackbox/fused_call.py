@@ -11,7 +11,8 @@ from torch import Tensor
 
 from skgnnx.blackbox.edge_matching import NOT_AN_EDGE, is_same
 from skgnnx.blackbox.fusing import Fusion
-from skgnnx.blackbox.masked_sum import Pattern, masked_sum
+from skgnnx.blackbox.lazy_features import summed
+from skgnnx.blackbox.masked_sum import Pattern
 
 
 class FusedCall:
@@ -78,12 +79,12 @@ class FusedCall:
         x = self.fusion.rows(given)
         weight = self._weight(given[self.fusion.weight] if self.fusion.weight else None, x)
         if mask is None:
-            return masked_sum(weight, x, self.pattern)
+            return summed(weight, x, self.pattern)
         mask = mask.to(x.dtype)
         padded = mask if self._all_edges else torch.cat([mask, mask.new_ones(1)])
         gates = padded.index_select(0, self._edge)
         plain = self.fusion.weight is None and not self.fusion.mean
-        return masked_sum(gates if plain else gates * weight, x, self.pattern)
+        return summed(gates if plain else gates * weight, x, self.pattern)
 
     def _weight(self, weight: Tensor | None, x: Tensor) -> Tensor:
         """Return the weight of each message with an open mask; computed once where it stays."""

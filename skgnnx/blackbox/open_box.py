@@ -15,6 +15,7 @@ from skgnnx.blackbox import heads
 from skgnnx.blackbox.batching import Batcher
 from skgnnx.blackbox.calling import ModelCall
 from skgnnx.blackbox.cut_reference import CutReference, bytes_of_whole
+from skgnnx.blackbox.masked_features import MaskedFeatures, masked_features
 from skgnnx.blackbox.normalisation import Normaliser
 from skgnnx.blackbox.plan import Setup
 from skgnnx.blackbox.receptive_field import ModelTrace, trace
@@ -223,6 +224,12 @@ class OpenBox:
                 "categories one-hot before training."
             )
         return batch.x
+
+    def masked_features(self, batch: GraphBatch) -> MaskedFeatures:
+        """Return the node features of a batch in the form in which they are masked, or raise as `float_features`."""
+        if "x" not in batch.X.store.columns or batch.X.store.columns["x"].values.dtype.kind != "f":
+            self.float_features(batch)
+        return masked_features(batch)
 
     def prediction_loss(self, batch: GraphBatch, **given: Any) -> Tensor:
         """Return how far a masked prediction is from the explained one (B,): -log p, or the squared change."""

@@ -14,9 +14,12 @@ from skgnnx.blackbox.calling import NORMALISATION, Handed, ModelCall
 from skgnnx.blackbox.constants import Constants, foldable_modules
 from skgnnx.blackbox.edge_masking import MessageEdges, NeedsAllEdgesError
 from skgnnx.blackbox.edge_matching import NOT_AN_EDGE
+from skgnnx.blackbox.feature_matrices import Constant, Dense
 from skgnnx.blackbox.fused_call import FusedCall
 from skgnnx.blackbox.fusing import Fusion, fusions
 from skgnnx.blackbox.hooks import Nodes
+from skgnnx.blackbox.lazy_features import WIDE, lazy, rows_of
+from skgnnx.blackbox.masked_features import masked_features
 from skgnnx.blackbox.masked_run import MaskedRun
 from skgnnx.blackbox.probe_graphs import tournament_batch
 from skgnnx.blackbox.pyg_compat import ends_of_call, message_passing_modules
@@ -139,6 +142,7 @@ class Plan:
         if trim != Trim.NONE:
             self.seen, self._node_order, self._edge_order = by_distance(batch)
             self._hand_on(batch, _inverse(self._node_order), _inverse(self._edge_order))
+        self._x = self._features(batch)
         self.constants = Constants(self._inputs())
         self.prefixes = Prefixes(self.seen, self.constants)
         self.allowed_rows = {batch.num_nodes} | (self.prefixes.known_rows() if trim == Trim.ROWS else set())
@@ -147,10 +151,26 @@ class Plan:
         self._message_edges: dict[int, tuple[np.ndarray, Tensor]] = {}
         self.num_rows = batch.num_nodes
 
+    def _features(self, batch: GraphBatch) -> Tensor | None:
+        """Return the features in a form that is cheap to multiply and to sum; None leaves them dense."""
+        column = self.seen.X.store.columns.get("x")
+        if not self.setup.fusions or column is None or column.slot != "node" or column.values.ndim != 2:
+            return None
+        if column.values.shape[1] < WIDE or column.values.dtype not in ("float32", "float64"):
+            return None
+        known = masked_features(batch)
+        if not known.is_sparse:
+            return lazy(Constant(Dense(self.seen.attribute("x"))), known.shape)
+        entries = known.entries({})
+        order = self._node_order
+        return lazy(Constant(entries if order is None else entries.take(order)), known.shape)
+
     def _inputs(self) -> list[Tensor]:
         keys = [key for key, column in self.seen.X.store.columns.items() if column.slot != "graph"]
         handed = [tensor for h in self.seen.memo.get(NORMALISATION, {}).values() for tensor in (h.edge_index, h.weight)]
-        tensors = [self.seen.edge_index, *(self.seen.attribute(key) for key in keys), *handed]
+        # Features in another form need never be written out.
+        named = [self.seen.attribute(key) for key in keys if key != "x" or self._x is None]
+        tensors = [self.seen.edge_index, self._x, *named, *handed]
         return [tensor for tensor in tensors if tensor is not None]
 
     def _hand_on(self, batch: GraphBatch, place: Tensor, edge_place: Tensor) -> None:
@@ -176,10 +196,15 @@ class Plan:
             In the order of the batch, as `x`.
         """
         run = MaskedRun(self, mask)
-        ordered = x if x is None or self._node_order is None else x.index_select(0, self._node_order)
-        output = run(ordered)
+        output = run(self._ordered(x))
         self.num_rows = run.num_rows
         return output
+
+    def _ordered(self, x: Tensor | None) -> Tensor | None:
+        """Return features in the order in which the model sees nodes."""
+        if x is None:
+            return self._x
+        return x if self._node_order is None else rows_of(x, self._node_order)
 
     def in_batch(self, edge: np.ndarray) -> np.ndarray:
         """Return the position in the batch of edges that the model sees; -1 stays."""

@@ -35,8 +35,12 @@ class GNNExplainer(BaseExplainer):
     .. math:: -\log p_c(G \odot \sigma(m), X \odot \sigma(f)) + a_s \sum \sigma(m) + a_e \,\mathrm{mean}\, H(\sigma(m))
               + b_s \,\mathrm{mean}\, \sigma(f) + b_e \,\mathrm{mean}\, H(\sigma(f))
 
-    by Adam, where :math:`H` is the binary entropy and sums and means run over the computation graph of the instance;
-    regression models use the squared change of the output instead of the log-probability. All instances are optimised
+    by Adam, where :math:`H` is the binary entropy and sums and means run over the computation graph of the instance.
+    A feature that is zero can be neither shown nor hidden: "node_feature" masks exist only where a feature of a node is
+    not zero, "feature" masks only for features that are not zero on some node of the computation graph. Anything else
+    is scored 0 and not penalised, and means run over the masks that exist.
+
+    Regression models use the squared change of the output instead of the log-probability. All instances are optimised
     together: losses are summed, so each takes the steps it would take alone.
 
     Parameters
@@ -117,11 +121,13 @@ class GNNExplainer(BaseExplainer):
         masks = {kind: torch.stack([run.masks[kind] for run in runs]) for kind in kinds}
         extras = {"loss": runs[-1].loss.tolist(), "n_iter": runs[-1].num_steps.tolist()}
         if self.n_init > 1:
-            extras["spread"] = batch.split(masks[self.mask].std(dim=0, correction=0), self.mask)
-        found = {kind: values.mean(0) for kind, values in masks.items()}
-        if "node" in found:
-            found["node"] = found["node"].squeeze(1)
-        return Masks(**found, extras=extras)
+            spread = masks[self.mask].std(dim=0, correction=0)
+            extras["spread"] = batch.split(self._scores(gnn, batch, self.mask, spread), self.mask)
+        return Masks(**{k: self._scores(gnn, batch, k, values.mean(0)) for k, values in masks.items()}, extras=extras)
+
+    def _scores(self, gnn: OpenBox, batch: GraphBatch, kind: str, values: Tensor) -> Tensor:
+        """Return scores of everything that a kind of mask can score, from values where it has any."""
+        return values if kind == "edge" else gnn.masked_features(batch).units(kind).scores(values)
 
     def _run(self, gnn: OpenBox, batch: GraphBatch, kinds: list[str], seed: int) -> LearnedMasks:
         """Optimise one set of initial masks to the end."""
@@ -143,23 +149,17 @@ class GNNExplainer(BaseExplainer):
 
     def _objective(self, gnn: OpenBox, batch: GraphBatch, masks: dict[str, Tensor]) -> Tensor:
         """Return how badly the masked graph predicts what the whole graph predicts (B,)."""
-        x = None
-        for kind, mask in masks.items():
-            if kind != "edge":
-                per_node = mask.index_select(0, batch.node_instance) if kind == "feature" else mask
-                x = (gnn.float_features(batch) if x is None else x) * per_node
+        of_features = {kind: mask for kind, mask in masks.items() if kind != "edge"}
+        x = gnn.masked_features(batch).under(of_features) if of_features else None
         return gnn.prediction_loss(batch, x=x, edge_mask=masks.get("edge"))
 
     def _parameters(self, gnn: OpenBox, batch: GraphBatch, kind: str, seed: int) -> MaskParameters:
         """Return the initial logits of one kind of mask."""
         if kind == "edge":
             return self._edge_parameters(gnn, batch, seed)
-        x = gnn.float_features(batch)
-        if kind == "feature":
-            noise = batch.noise(seed, "instance", x.shape[1]).to(x.dtype)
-            return MaskParameters(0.1 * noise, torch.arange(len(batch), device=x.device), torch.ones_like(noise[:, :1]))
-        noise = batch.noise(seed, "node", 1 if kind == "node" else x.shape[1]).to(x.dtype)
-        return MaskParameters(0.1 * noise, batch.node_instance, batch.node_reach.to(x.dtype).unsqueeze(1))
+        features = gnn.masked_features(batch)
+        units, noise = features.units(kind), features.noise(batch, kind, seed)
+        return MaskParameters(0.1 * noise, units.instance, units.reached.to(noise.dtype))
 
     def _edge_parameters(self, gnn: OpenBox, batch: GraphBatch, seed: int) -> MaskParameters:
         gnn.check_maskable()

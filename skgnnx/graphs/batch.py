@@ -236,11 +236,9 @@ class GraphBatch:
         data = Batch(edge_index=self.edge_index, batch=self.node_instance)
         data.ptr = self.ptr
         for key in self.X.store.columns:
-            data[key] = self.attribute(key)
+            data[key] = self.attribute(key) if key != "x" or x is None else x
         for key, values in self.X.store.objects.items():
             data[key] = [values[g] for g in self.X.graph_index[self.positions]]
-        if x is not None:
-            data.x = x
         if self.X.level == "edge":
             data.edge_label_index = self.rows
         if self.X.store.sparse:
@@ -248,7 +246,14 @@ class GraphBatch:
         data.num_nodes = self.num_nodes
         return data
 
-    def noise(self, random_state: int, shape: str, columns: int | None = None) -> Tensor:
+    def noise(
+        self,
+        random_state: int,
+        shape: str,
+        columns: int | None = None,
+        *,
+        places: tuple[np.ndarray, np.ndarray] | None = None,
+    ) -> Tensor:
         """Draw standard normal noise that depends on an instance's own content only.
 
         Each instance has its own stream, seeded by `random_state` and the content of its computation graph, so the
@@ -262,13 +267,15 @@ class GraphBatch:
             One draw for each reaching edge (E,), each reaching node (N,), or each instance (B,); zero elsewhere.
         columns : int, optional
             Adds a second axis of this size.
+        places : tuple of two ndarrays of int, optional
+            Rows and columns: only these numbers of the whole draw, as one row.
 
         Returns
         -------
         Tensor
             float64, on the batch's device.
         """
-        return draw_normal(self, random_state, shape, columns)
+        return draw_normal(self, random_state, shape, columns, places)
 
 
 def _is_dense(value: Any) -> bool:

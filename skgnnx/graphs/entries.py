@@ -109,6 +109,8 @@ class Entries:
     @staticmethod
     def concat(parts: Sequence[Entries]) -> Entries:
         """Join the entries of several groups of instances."""
+        if len(parts) == 1:
+            return parts[0]
         values = np.concatenate([part.values for part in parts])
         explained = None
         if any(part.explained is not None for part in parts):

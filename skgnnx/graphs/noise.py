@@ -14,10 +14,17 @@ from torch import Tensor
 if TYPE_CHECKING:
     from skgnnx.graphs.batch import GraphBatch
 
+DIGESTS = ("digests",)
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
-def draw_normal(batch: GraphBatch, random_state: int, shape: str, columns: int | None) -> Tensor:
+def draw_normal(
+    batch: GraphBatch,
+    random_state: int,
+    shape: str,
+    columns: int | None,
+    places: tuple[np.ndarray, np.ndarray] | None = None,
+) -> Tensor:
     """Draw standard normal noise, one stream per instance; see `GraphBatch.noise`.
 
     A stream is SplitMix64 (Steele, Lea and Flood 2014), whose numbers can be had in any order, so all instances draw at
@@ -27,16 +34,28 @@ def draw_normal(batch: GraphBatch, random_state: int, shape: str, columns: int |
     reach = {"edge": graphs.edge_reach, "node": graphs.node_reach, "instance": np.ones(len(batch), dtype=bool)}[shape]
     ptr = {"edge": graphs.edge_ptr, "node": graphs.node_ptr, "instance": np.arange(len(batch) + 1)}[shape]
     size = (len(reach),) if columns is None else (len(reach), columns)
-    values = np.zeros(size)
     rows, own_ptr, number = _reached(reach, ptr)
     seed = hashlib.blake2b(f"{random_state}|{shape}".encode(), digest_size=8).digest()
-    streams = _mixed(_digests(batch) ^ np.frombuffer(seed, dtype="<u8"))
+    if DIGESTS not in batch.memo:
+        batch.memo[DIGESTS] = _digests(batch)
+    streams = _mixed(batch.memo[DIGESTS] ^ np.frombuffer(seed, dtype="<u8"))
     width = int(np.prod(size[1:]))
     start = np.repeat(streams, np.diff(own_ptr)) + number * np.uint64(width) * GOLDEN
-    bits = _mixed(start[:, None] + np.arange(1, width + 1, dtype=np.uint64) * GOLDEN)
-    # 52 bits and a half: the largest is still below 1, whose normal quantile is infinite.
-    values[rows] = ndtri(((bits >> np.uint64(12)) + 0.5) * 2.0**-52).reshape(-1, *size[1:])
+    if places is None:
+        values = np.zeros(size)
+        values[rows] = _normal(start[:, None], np.arange(width)).reshape(-1, *size[1:])
+    else:
+        start_of_row = np.zeros(len(reach), dtype=np.uint64)
+        start_of_row[rows] = start
+        values = np.where(reach[places[0]], _normal(start_of_row[places[0]], places[1]), 0.0)
     return torch.from_numpy(values).to(batch.device)
+
+
+def _normal(start: np.ndarray, number: np.ndarray) -> np.ndarray:
+    """Return some draws of streams, told by their numbers."""
+    bits = _mixed(start + (number.astype(np.uint64) + np.uint64(1)) * GOLDEN)
+    # 52 bits and a half: the largest is still below 1, whose normal quantile is infinite.
+    return ndtri(((bits >> np.uint64(12)) + 0.5) * 2.0**-52)
 
 
 def _digests(batch: GraphBatch) -> np.ndarray:
@@ -48,15 +67,17 @@ def _digests(batch: GraphBatch) -> np.ndarray:
     rank[nodes] = node_number
     counts = np.stack([np.diff(node_ptr), np.diff(edge_ptr)], axis=1)
     digest = _mixed(_of_rows(counts))
-    parts = [(rank[batch.edge_index.cpu().numpy()[:, edges]].T, edge_ptr, edge_number)]
+    parts = [(_of_rows(rank[batch.edge_index.cpu().numpy()[:, edges]].T), edge_ptr, edge_number)]
     for key in ("x", "pos"):
         if key in columns and columns[key].slot == "node":
-            parts.append((columns[key].values[graphs.node_id[nodes]], node_ptr, node_number))
+            # Instances that share nodes have the same rows many times over.
+            ids, copy_of = np.unique(graphs.node_id[nodes], return_inverse=True)
+            parts.append((_of_rows(columns[key].values[ids])[copy_of], node_ptr, node_number))
     for key in ("edge_attr", "edge_weight", "edge_type"):
         if key in columns and columns[key].slot == "edge":
-            parts.append((columns[key].values[graphs.edge_id[edges]], edge_ptr, edge_number))
-    for values, ptr, number in parts:
-        each = _mixed(_of_rows(values) + (number + np.uint64(1)) * GOLDEN)
+            parts.append((_of_rows(columns[key].values[graphs.edge_id[edges]]), edge_ptr, edge_number))
+    for hashed, ptr, number in parts:
+        each = _mixed(hashed + (number + np.uint64(1)) * GOLDEN)
         total = np.concatenate([np.zeros(1, dtype=np.uint64), np.cumsum(each, dtype=np.uint64)])
         digest = _mixed(digest * GOLDEN + total[ptr[1:]] - total[ptr[:-1]])
     if batch.X.level != "graph":

@@ -138,6 +138,88 @@ def test_feature_masks_lower_their_own_loss(kind):
     assert all((long[i] >= 0).all() and (long[i] <= 1).all() for i in range(len(X)))
 
 
+def with_zeros(seed, features=4):
+    """A graph whose features are mostly zero; one node has none, one feature is zero everywhere."""
+    data = graph(seed)
+    data.x = torch.randn(8, features, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    data.x[torch.rand(data.x.shape, generator=torch.Generator().manual_seed(seed)) < 0.6] = 0
+    data.x[2], data.x[:, 1] = 0, 0
+    return data
+
+
+@pytest.mark.parametrize("kind", ["feature", "node_feature"])
+def test_feature_masks_equal_a_slow_loop_in_which_zeros_have_no_mask(kind):
+    model, data = network(), with_zeros(6)
+    settings = {"lr": 0.05, "epochs": 15, "feature_size": 0.7, "feature_entropy": 0.3}
+    X = Instances.from_nodes(data)
+    E, start_at = (GNNExplainer(model, mask=kind, **settings | more).explain(X) for more in ({}, {"lr": 1e-30}))
+    for node in range(data.num_nodes):
+        reach = torch.zeros(8, dtype=torch.bool)
+        reach[node] = True
+        for _ in range(2):
+            source, target = data.edge_index
+            reach[source[reach[target]]] = True
+        used = (data.x != 0) & reach[:, None]
+        used = used.any(0) if kind == "feature" else used
+        initial = torch.as_tensor(start_at[node]).double()
+        assert torch.equal(initial != 0, used)
+        theta = initial[used].logit().requires_grad_()
+        optimiser = torch.optim.Adam([theta], lr=settings["lr"])
+        for _ in range(settings["epochs"]):
+            mask = torch.ones(used.shape, dtype=torch.float64).masked_scatter(used, theta.sigmoid())
+            loss = -model(data.x * mask, data.edge_index)[node].log_softmax(0)[int(E.targets[node])]
+            if len(theta):
+                sigma = theta.sigmoid()
+                loss = (
+                    loss + settings["feature_size"] * sigma.mean() + settings["feature_entropy"] * entropy(sigma).mean()
+                )
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+        expected = torch.zeros(used.shape, dtype=torch.float64).masked_scatter(used, theta.detach().sigmoid())
+        np.testing.assert_allclose(E[node], expected.numpy(), atol=2e-6)
+
+
+@pytest.mark.parametrize("kind", ["feature", "node_feature"])
+@pytest.mark.parametrize("width", [4, 80])
+def test_pyg_preset_equals_pyg_on_features(kind, width):
+    """Equal initial masks give PyG's masks, where a feature that is zero has no gradient and ends at 0."""
+    torch.manual_seed(0)
+    model, data = Net("gcn").double().eval(), with_zeros(7, width)
+    model.convs[0] = GCNConv(width, 8).double()
+    X = Instances.from_nodes(data)
+    settings = {"mask": kind, "epochs": 30, "lr": 0.01}
+    E = GNNExplainer(model, preset="pyg", **settings).explain(X)
+    initial = GNNExplainer(model, preset="paper", **settings | {"epochs": 1, "lr": 1e-30}).explain(X)
+
+    class PyGGiven(PyGGNNExplainer):
+        def _initialize_masks(self, x, edge_index):
+            super()._initialize_masks(x, edge_index)
+            given = torch.as_tensor(initial[i]).double()
+            self.node_mask = nn.Parameter(given.where(given > 0, torch.tensor(0.5)).logit().view_as(self.node_mask))
+
+    config = {"mode": "multiclass_classification", "task_level": "node", "return_type": "raw"}
+    for i in range(len(X)):
+        theirs = Explainer(
+            model,
+            PyGGiven(epochs=30, lr=0.01),
+            explanation_type="model",
+            node_mask_type="common_attributes" if kind == "feature" else "attributes",
+            model_config=config,
+        )(data.x, data.edge_index, index=i).node_mask
+        np.testing.assert_allclose(E[i], theirs.numpy().reshape(E[i].shape), atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["feature", "node_feature"])
+def test_features_that_are_all_zero_have_no_masks(kind):
+    model, data = network(), graph(2)
+    data.x[:] = 0
+    E = GNNExplainer(model, mask=kind, epochs=5).explain(Instances.from_nodes(data))
+    assert not any(E[i].any() for i in range(len(E)))
+    both = GNNExplainer(model, feature_mask=kind, epochs=5).explain(Instances.from_nodes(data))
+    assert any(both[i].any() for i in range(len(both)))
+
+
 def test_edges_and_features_together():
     model, X = network(), Instances.from_nodes(graph(2))
     E = GNNExplainer(model, feature_mask="feature", epochs=10).explain(X)
