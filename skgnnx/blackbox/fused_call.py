@@ -51,9 +51,10 @@ class FusedCall:
         return self.shape == shape and is_same(self.edge_index, edge_index)
 
     def like(self, fusion: Fusion, edge_index: Tensor) -> FusedCall:
-        """Return another call over the same edges."""
+        """Return another call between the same ends, whose edges may be others: of another relation, or loops."""
         twin = copy.copy(self)
         twin.fusion, twin.edge_index, twin._constant = fusion, edge_index, None
+        twin._edge = self._edge[:0]
         return twin
 
     def knows_edges(self) -> bool:

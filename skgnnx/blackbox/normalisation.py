@@ -165,8 +165,8 @@ class Normaliser:
             run()
             kept = {named: named[1]._cached_edge_index for named in self._layers}
             return {named: cache for named, cache in kept.items() if cache is not None}
-        except (RuntimeError, IndexError, ValueError):
-            return {}
+        except Exception:
+            return {}  # whatever a model says about messages of zero: it only runs slower
         finally:
             for _, layer in self._layers:
                 layer.cached, layer._cached_edge_index = False, None
@@ -174,10 +174,12 @@ class Normaliser:
     def _run_silently(self, union: GraphBatch) -> None:
         calls = iter(range(len(self.setup.trace.names)))
 
-        def propagate(name: str, layer: MessagePassing, original: Any, edge_index: Tensor, **given: Any) -> Any:
+        def propagate(
+            name: str, layer: MessagePassing, original: Any, /, edge_index: Tensor, *args: Any, **given: Any
+        ) -> Any:
             fusion = self.setup.fusion(next(calls, len(self.setup.trace.names)))
-            if fusion is None:
-                return original(edge_index, **given)
+            if fusion is None or args or not fusion.takes(given):
+                return original(edge_index, *args, **given)
             rows, nodes = fusion.rows(given), nodes_of_call((edge_index, given.get("size"), given), layer)
             return rows.new_zeros(nodes[1] or len(rows), *rows.shape[1:])
 
@@ -233,11 +235,12 @@ def _weights(edge: np.ndarray, edge_index: Tensor, weight: Tensor | None, union:
         (union.num_edges, edge[~is_loop], message[~is_loop]),
         (union.num_nodes, loop_at, message[is_loop]),
     ):
-        of_place = np.zeros(size, dtype=np.int64)
-        of_place[place] = number
         exist = np.zeros(size, dtype=bool)
         exist[place] = True
-        values = None if weight is None else weight.index_select(0, torch.from_numpy(of_place).to(weight.device))
+        values = None
+        if weight is not None:
+            values = weight.new_zeros(size, *weight.shape[1:])
+            values[torch.from_numpy(place).to(weight.device)] = weight[torch.from_numpy(number).to(weight.device)]
         found.append(Weights(exist, values))
     return found[0], found[1]
 

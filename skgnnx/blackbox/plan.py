@@ -233,9 +233,8 @@ class Plan:
         if known is None or not known.runs_over(edge_index, shape):
             ends = ends_of_call(edge_index, layer)
             kept = self._felt(number, ends)
-            # A loop may be an edge for one call and the layer's own for another; flows differ, too.
             kinds = self.setup.trace.kinds
-            alike = [call for other, call in self._fused.items() if kinds[other] == kinds[number] and kept is None]
+            alike = [c for n, c in self._fused.items() if kinds[n].flipped == kinds[number].flipped and kept is None]
             twin = next((call for call in alike if call.runs_over(edge_index, shape)), None)
             known = FusedCall(fusion, edge_index, ends, kept, shape) if twin is None else twin.like(fusion, edge_index)
             self._fused[number] = known

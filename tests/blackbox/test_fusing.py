@@ -281,6 +281,12 @@ def test_layers_of_the_user_are_fused(own, level):
         assert len(fused(check_shortcuts(gnn))) == 2
 
 
+@pytest.mark.parametrize("own", [*OWN, PastTheInstance])
+def test_layers_of_the_user_stand_beside_those_that_normalise(own):
+    with opened(seeded(lambda: Stack(own(4, 4), layers.GCNConv(4, 4), own(4, 4))).double(), instances("node")) as gnn:
+        check_shortcuts(gnn)
+
+
 @pytest.mark.filterwarnings(MIXES)
 @pytest.mark.parametrize("level", ["node", "graph"])
 @pytest.mark.parametrize("own", [Target, Number, OnlyOnSmallGraphs, Swapped, KeptWeight, PastTheInstance])
