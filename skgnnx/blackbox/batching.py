@@ -67,6 +67,8 @@ class Batcher:
         self._settled = False
         self._shortcuts = Shortcuts(runs, setup)
         self._trims: dict[Cut, Trim] = {}
+        # Samples that have been run already, with the other features that they ran with and their outputs.
+        self._tried: dict[Cut, tuple[GraphBatch | None, tuple[Tensor, Tensor] | None]] = {}
         self._normaliser = normaliser
 
     def batches(self, positions: np.ndarray, batch_size: int | str, *, removal: bool = False) -> Iterator[GraphBatch]:
@@ -127,9 +129,10 @@ class Batcher:
         """Return how much layers may leave out of batches that are cut like this."""
         if cut not in self._trims:
             sample = self._sample[:1] if self.runs.mixes_batch else self._sample
-            batch = self._make(sample, cut, None)
+            batch, elsewhere = self._tried.pop(cut, (None, None))
+            batch = self._make(sample, cut, None) if batch is None or len(batch) != len(sample) else batch
             uncut = cut == Cut.WHOLE and self.level != "graph"
-            self._trims[cut] = Trim.NONE if batch is None or uncut else self._shortcuts.of(batch)
+            self._trims[cut] = Trim.NONE if batch is None or uncut else self._shortcuts.of(batch, elsewhere)
         return self._trims[cut]
 
     def _least_exact(self, sample: np.ndarray) -> Cut:
@@ -205,7 +208,10 @@ class Batcher:
                 return True
             wider = GraphBatch(X, sample[compared], graphs, device=self.runs.device)
         found = self.runs.outputs_elsewhere([batch, wider])
-        return found is None or self.runs.same(found[0][1][compared], found[1][1])
+        if found is None:
+            return True
+        self._tried[cut] = (batch, found[0])
+        return self.runs.same(found[0][1][compared], found[1][1])
 
     def _warn_if_whole(self) -> None:
         if self._warned or self.level == "graph":

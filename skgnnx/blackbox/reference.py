@@ -207,9 +207,11 @@ def other_features(batch: GraphBatch, scale: float) -> Iterator[Tensor]:
     node, x = torch.from_numpy(batch.graphs.node_id).to(batch.device), batch.x
     values = batch.X.store.columns["x"].values
     if x.is_floating_point() and x.numel():
+        # Fractions of multiples of irrational numbers: different for every entry, and cheap on wide features.
         column = torch.arange(x[0].numel(), device=x.device, dtype=torch.float64).view(1, *x.shape[1:])
-        wave = torch.sin(node.double().view(-1, *(1,) * (x.dim() - 1)) * 1.7 + column * 2.3)
-        yield -x * (1 + 0.5 * wave.flip(-1)).to(x.dtype) + (scale * wave).to(x.dtype)
+        of_node = (node.double() * 0.6180339887).frac().to(x.dtype).view(-1, *(1,) * (x.dim() - 1))
+        wave = (of_node + (column * 0.7548776662).frac().to(x.dtype)).frac_()
+        yield wave.mul_(2 * scale).sub_(scale).sub_(x)
     yield torch.from_numpy(values[(batch.graphs.node_id * 7 + 3) % len(values)]).to(batch.device)
 
 

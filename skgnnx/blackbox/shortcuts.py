@@ -27,10 +27,20 @@ class Shortcuts:
         self.runs = runs
         self.setup = setup
 
-    def of(self, batch: GraphBatch) -> Trim:
-        """Return the most that layers can leave out of batches like this one; give up fused calls that are wrong."""
-        elsewhere = self.runs.outputs_elsewhere([batch])
-        x, expected = (None, self.runs.outputs(batch)) if elsewhere is None else elsewhere[0]
+    def of(self, batch: GraphBatch, elsewhere: tuple[Tensor, Tensor] | None = None) -> Trim:
+        """Return the most that layers can leave out of batches like this one; give up fused calls that are wrong.
+
+        Parameters
+        ----------
+        batch : GraphBatch
+            A sample.
+        elsewhere : tuple of Tensor, optional
+            Other features of it and the outputs for these, all units awake, where they are known.
+        """
+        if elsewhere is None:
+            found = self.runs.outputs_elsewhere([batch])
+            elsewhere = None if found is None else found[0]
+        x, expected = (None, self.runs.outputs(batch)) if elsewhere is None else elsewhere
         first = Trim.NONE if self.runs.X.level == "graph" else Trim.ROWS
         for trim in list(Trim)[first:]:
             if self._agrees(batch, trim, x, expected, awake=elsewhere is not None):

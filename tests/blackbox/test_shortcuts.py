@@ -29,7 +29,7 @@ KINDS = [kind for kind in CONVS if kind != "mixing"]
 def without_shortcuts(monkeypatch):
     monkeypatch.setattr(plan, "fusions", lambda call, batch: [])
     monkeypatch.setattr(plan, "foldable_modules", lambda model, layers: [])
-    monkeypatch.setattr(Shortcuts, "of", lambda self, batch: Trim.NONE)
+    monkeypatch.setattr(Shortcuts, "of", lambda *given: Trim.NONE)
 
 
 def full_graph(seed, nodes, edges):
@@ -109,7 +109,7 @@ def test_fusing_is_given_up_where_it_gives_other_outputs(monkeypatch):
 
 def test_a_batch_that_shows_later_that_fusing_is_wrong_is_still_explained(monkeypatch):
     """The first nodes have no neighbours: on them, a wrong sum cannot be told from a right one."""
-    monkeypatch.setattr(Shortcuts, "of", lambda self, batch: Trim.ROWS)  # a sample that told nothing
+    monkeypatch.setattr(Shortcuts, "of", lambda self, batch, elsewhere=None: Trim.ROWS)  # a sample that told nothing
     probe = plan.fusions
     monkeypatch.setattr(plan, "fusions", lambda call, batch: [f._replace(mean=not f.mean) for f in probe(call, batch)])
 
