@@ -295,6 +295,19 @@ def test_layers_that_do_something_else_elsewhere_run_right(own, level):
         check_shortcuts(gnn, by_x=own is not KeptWeight)
 
 
+@pytest.mark.filterwarnings(MIXES)
+@pytest.mark.xfail(
+    strict=True,
+    reason="Of graphs that a model mixes only the first is tried: Batcher._is_proven passes batches of whole graphs "
+    "without comparing them to the reference.",
+)
+def test_a_copy_on_the_first_graph_alone_is_found_out():
+    data = [random_graph(seed, features=4, dtype=torch.float64) for seed in (0, 1, 2)]
+    assert data[0].num_edges == 21  # as many as the probe has with its loops
+    with opened(stack(OnlyOnSmallGraphs, "graph"), Instances.from_graphs(data)) as gnn:
+        check_shortcuts(gnn)
+
+
 def test_values_as_large_as_a_clip_are_clipped():
     data = graphs()
     data[1].x *= 1e3
@@ -415,11 +428,8 @@ def test_a_first_graph_with_weights_of_1_says_nothing_of_the_others():
             return layers.global_add_pool(super().forward(x, adj_t), batch)
 
     with opened(seeded(lambda: Pooled(layers.GraphConv)).double(), Instances.from_graphs(sparse)) as gnn:
-        check_shortcuts(gnn)
-        for i, graph in enumerate(data):
-            alone = gnn.box.model.stack(graph.x, graph.edge_index) if i == 0 else None
-            if alone is not None:
-                torch.testing.assert_close(gnn.reference[0], alone.sum(0))
+        said = check_shortcuts(gnn)
+        assert all("general path (messages that are no weighted copies)" in sentence for sentence in said)
 
 
 def attributed(width, dtype=torch.float64, **given):
