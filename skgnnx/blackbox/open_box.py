@@ -60,7 +60,7 @@ class OpenBox:
         """The model's raw output (n, C) for every instance, on whole graphs, with nothing masked."""
         if self.X.level != "graph" and bytes_of_whole(self._runs, self.trace) > memory_budget():
             return CutReference(self._runs, self._setup, self._normaliser).outputs()
-        return self._runs.reference()
+        return self._runs.reference(None if self.trace.hops is None else self._probe_batch())
 
     @cached_property
     def _batcher(self) -> Batcher:
