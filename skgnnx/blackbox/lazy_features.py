@@ -38,7 +38,9 @@ class LazyFeatures(Tensor):
     def dense(self) -> Tensor:
         """Return the dense features: always the same tensor, which a model may change in place."""
         if self._dense is None:
-            self._dense = self.matrix.dense()
+            # A model that recomputes a part in the backward pass counts what is saved, and finds nothing saved then.
+            with torch.autograd.graph.saved_tensors_hooks(_unchanged, _unchanged):
+                self._dense = self.matrix.dense()
             self._dense_version = self._dense._version
         return self._dense
 
@@ -84,6 +86,10 @@ class _Attached(torch.autograd.Function):
         with torch.enable_grad():
             found = iter(torch.autograd.grad(ctx.matrix.dense(), needed, gradient, retain_graph=True))
         return None, None, *(next(found) if tensor.requires_grad else None for tensor in ctx.matrix.tensors)
+
+
+def _unchanged(saved: Tensor) -> Tensor:
+    return saved
 
 
 def lazy(matrix: Matrix, shape: tuple[int, int]) -> Tensor:

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from skgnnx.blackbox.feature_matrices import Constant, Dense, Entries
 from skgnnx.blackbox.feature_pattern import FeaturePattern
@@ -79,6 +80,8 @@ DENSE = {
     "own function": Doubled.apply,
     "own function and product": lambda x: functional.linear(Doubled.apply(x), WEIGHT),
     "sum": lambda x: x.sum(),
+    "dropout of everything": lambda x: functional.linear(functional.dropout(x, 1.0), WEIGHT),
+    "recomputed": lambda x: checkpoint(lambda y: functional.linear(y.exp(), WEIGHT), x, use_reentrant=False),
 }
 
 

@@ -168,6 +168,7 @@ def test_wide_features_that_stay_are_multiplied_before_they_are_summed(name, mon
         for _ in range(2):
             runs.append([])
             gnn.prediction_loss(batch, edge_mask=_fixed(batch.num_edges, torch.float64))
+        assert all("trimmed" in sentence for sentence in gnn._setup.path(batch))
     assert all(one is other for one, other in zip(runs[1], runs[2], strict=True))
     assert (len(runs[1]) > 0) == (name in ("sage", "graph", "gin"))  # others start with a layer that is computed once
 
@@ -175,9 +176,10 @@ def test_wide_features_that_stay_are_multiplied_before_they_are_summed(name, mon
 def test_units_exist_where_features_are_not_zero():
     X = sparse_instances("gcn")
     with opened(seeded(SPARSE["gcn"]).double(), X) as gnn:
-        (batch,) = gnn.batches()
+        (batch,) = gnn.batches(removal=True)  # with a ring that only degrees need
         features, x = gnn.masked_features(batch), batch.x.numpy()
         node, column = np.nonzero(x)
+        assert not batch.node_reach.all()
         entries = features.units("node_feature")
         np.testing.assert_array_equal(entries.place, node * WIDTH + column)
         by_instance = {(int(batch.node_instance[n]), f) for n, f in zip(node, column, strict=True)}
