@@ -126,6 +126,37 @@ class Constant(Matrix):
         """Return the dense matrix."""
         return self.matrix.dense()
 
+    def first(self, count: int) -> FirstRows:
+        """Return the first rows, whose products are parts of what is in memory."""
+        return FirstRows(self, count)
+
+
+@dataclass(frozen=True)
+class FirstRows(Matrix):
+    """The first rows of a matrix.
+
+    Parameters
+    ----------
+    matrix : Matrix
+    count : int
+    """
+
+    matrix: Matrix
+    count: int
+
+    @property
+    def tensors(self) -> Sequence[Tensor]:
+        """What the matrix is made of."""
+        return self.matrix.tensors
+
+    def times(self, weight: Tensor) -> Tensor:
+        """Return the first rows of the product."""
+        return self.matrix.times(weight).narrow(0, 0, self.count)
+
+    def dense(self) -> Tensor:
+        """Return the first rows of the dense matrix."""
+        return self.matrix.dense().narrow(0, 0, self.count)
+
 
 @dataclass(frozen=True)
 class Summed(Matrix):

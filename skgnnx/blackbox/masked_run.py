@@ -66,19 +66,24 @@ class MaskedRun:
         if self.plan.edges.resolving or self.calls >= len(self.plan.setup.trace.reach):
             return None
         distance = self.plan.setup.trace.reach[self.calls]
-        nodes, edges = (self.num_rows if self.plan.trim == Trim.ROWS else None), self.plan.seen.num_edges
-        cut = self.plan.prefixes.cut
+        nodes, edges = (self.num_rows if self.plan.trim <= Trim.ROWS else None), self.plan.seen.num_edges
         if nodes is not None:
             self.num_rows = min(self.num_rows, self.plan.prefixes.nodes(distance))
+
+        def cut(value: Any, first: bool = False) -> Any:
+            if first and self.plan.trim == Trim.PAIRS and torch.is_tensor(value) and len(value) == nodes:
+                return self.plan.prefixes.pair(value, distance)
+            return self.plan.prefixes.cut(value, distance, nodes=nodes, edges=edges)
+
         return (
-            cut(tuple(args), distance, nodes=nodes, edges=edges),
-            {key: cut(value, distance, nodes=nodes, edges=edges) for key, value in kwargs.items()},
+            tuple(cut(value, first=i == 0) for i, value in enumerate(args)),
+            {key: cut(value, first=key == "x") for key, value in kwargs.items()},
         )
 
     def _leave(self, layer: MessagePassing, args: Any, output: Any) -> Any:
         """Cut what comes out of a layer."""
         first = self._entered.pop()
-        if self.plan.edges.resolving or self.plan.trim != Trim.ROWS or self.calls == first:
+        if self.plan.edges.resolving or self.plan.trim > Trim.ROWS or self.calls == first:
             return None
         distance = self.plan.setup.trace.reach[self.calls - 1] - 1
         before, self.num_rows = self.num_rows, self.plan.prefixes.nodes(distance)

@@ -75,7 +75,7 @@ class Setup:
 
     def trimmed_layers(self, trim: Trim) -> list[MessagePassing]:
         """Return the layers whose inputs are cut; a fused call leaves edges out by itself."""
-        if trim == Trim.ROWS:
+        if trim <= Trim.ROWS:
             return [layer for _, layer in self.layers]
         general = {name for number, name in enumerate(self.trace.names) if self.fusion(number) is None}
         return [layer for name, layer in self.layers if name in general] if trim == Trim.EDGES else []
@@ -106,7 +106,8 @@ class Setup:
 
     def path(self, batch: GraphBatch) -> list[str]:
         """Say for each propagate call of a batch how it runs, and why not faster."""
-        trimmed = ["trimmed rows and edges", "trimmed edges", "whole"][self.plan(batch).trim]
+        trim = self.plan(batch).trim
+        trimmed = "whole" if trim == Trim.NONE else "trimmed edges" if trim == Trim.EDGES else "trimmed rows and edges"
         said = []
         for number, name in enumerate(self.trace.names):
             found, fused = self.fusions[number] if self.fusions else self._unfused, self.fusion(number)
@@ -145,7 +146,7 @@ class Plan:
         self._x = self._features(batch)
         self.constants = Constants(self._inputs())
         self.prefixes = Prefixes(self.seen, self.constants)
-        self.allowed_rows = {batch.num_nodes} | (self.prefixes.known_rows() if trim == Trim.ROWS else set())
+        self.allowed_rows = {batch.num_nodes} | (self.prefixes.known_rows() if trim <= Trim.ROWS else set())
         self.edges = MessageEdges(setup.call, self.seen, setup.trace, trimmed=trim != Trim.NONE)
         self._fused: dict[int, FusedCall] = {}
         self._message_edges: dict[int, tuple[np.ndarray, Tensor]] = {}
@@ -229,6 +230,8 @@ class Plan:
         if fusion is None or nodes[0] is None or not fusion.takes(given):
             return None
         shape = (nodes[0] if nodes[1] is None else nodes[1], nodes[0])
+        if self.trim == Trim.TARGETS:
+            shape = (min(shape[0], self.prefixes.nodes(self.setup.trace.reach[number] - 1)), shape[1])
         known = self._fused.get(number)
         if known is None or not known.runs_over(edge_index, shape):
             ends = ends_of_call(edge_index, layer)

@@ -41,7 +41,7 @@ class Shortcuts:
             found = self.runs.outputs_elsewhere([batch])
             elsewhere = None if found is None else found[0]
         x, expected = (None, self.runs.outputs(batch)) if elsewhere is None else elsewhere
-        first = Trim.NONE if self.runs.X.level == "graph" else Trim.ROWS
+        first = Trim.NONE if self.runs.X.level == "graph" else Trim.TARGETS
         for trim in list(Trim)[first:]:
             if self._agrees(batch, trim, x, expected, awake=elsewhere is not None):
                 return trim

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch_geometric.utils import is_sparse
 
 from skgnnx.blackbox.constants import Constants
@@ -15,10 +16,26 @@ from skgnnx.graphs.batch import UNTRIMMED, GraphBatch
 
 
 class Trim(IntEnum):
-    """What layers leave out of what is too far from every explained element, from the most to nothing."""
+    """What layers leave out of what is too far from every explained element, from the most to nothing.
 
-    ROWS = 0
-    EDGES = 1
+    Attributes
+    ----------
+    TARGETS
+        Layers get only the rows and edges that are still felt, and sums are made only for nodes that are needed next.
+    PAIRS
+        The same for layers that look at the targets again: they get (sources, targets), as for a bipartite graph.
+    ROWS
+        Layers get only the rows and edges that are still felt.
+    EDGES
+        Layers get only the edges that are still felt, and all rows.
+    NONE
+        Nothing is left out.
+    """
+
+    TARGETS = 0
+    PAIRS = 1
+    ROWS = 2
+    EDGES = 3
     NONE = UNTRIMMED
 
 
@@ -71,6 +88,10 @@ class Prefixes:
     def known_rows(self) -> set[int]:
         """Return every number of nodes that a layer may see."""
         return {int(count) for count in self._nodes}
+
+    def pair(self, x: Tensor, distance: int) -> tuple[Tensor, Tensor]:
+        """Return the rows that are felt from `distance`, and those that are felt from one message less."""
+        return self._constants.first(x, self.nodes(distance)), self._constants.first(x, self.nodes(distance - 1))
 
     def cut(self, value: Any, distance: int, *, nodes: int | None, edges: int) -> Any:
         """Return an argument of a layer without what is farther than `distance` from every explained element.

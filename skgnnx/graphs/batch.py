@@ -18,7 +18,7 @@ from skgnnx.graphs.computation_graph import ComputationGraphs
 from skgnnx.graphs.instances import Instances
 from skgnnx.graphs.noise import draw_normal
 
-UNTRIMMED = 2
+UNTRIMMED = 4
 ADJACENCY = ("adjacency",)  # a tuple, so that no key of the user's graphs is the same
 
 

@@ -291,7 +291,7 @@ def test_removed_edges_are_gone_in_trimmed_batches(make):
         (batch,) = gnn.batches(removal=True)
         keep = random_mask(batch, torch.float64).numpy() > 0.4
         smaller = batch.keep_edges(keep)
-        assert smaller.trim == batch.trim == Trim.ROWS
+        assert smaller.trim == batch.trim <= Trim.ROWS
         fast = gnn.forward(smaller)
         gnn._setup.put(smaller, Trim.NONE)
         torch.testing.assert_close(fast, gnn.forward(smaller))

@@ -62,7 +62,8 @@ def rows_seen(gnn, batch):
     seen = []
 
     def enter(layer, args, kwargs):
-        seen.append([len(args[0])])
+        rows = args[0][0] if isinstance(args[0], tuple) else args[0]  # of (sources, targets)
+        seen.append([len(rows)])
 
     def leave(layer, args, output):
         seen[-1].append(len(output))
@@ -122,7 +123,7 @@ def test_each_layer_of_a_plain_stack_sees_what_still_counts(kind, depth):
     target = data.edge_index[1]
     with no_warnings(), opened(model, Instances.from_nodes(data, roots)) as gnn:
         (batch,) = gnn.batches()
-        assert batch.trim == Trim.ROWS
+        assert batch.trim <= Trim.ROWS
         seen, messages = rows_seen(gnn, batch)
         for number in range(depth):
             reach = depth - number
