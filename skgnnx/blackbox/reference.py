@@ -151,8 +151,8 @@ class PlainRuns:
             try:
                 with torch.no_grad(), Awake():
                     rows = [self.rows_of(self.call(batch, features), batch) for features in mixed]
-            except (RuntimeError, IndexError, ValueError):
-                continue  # not every model takes every value
+            except Exception:
+                continue  # not every model takes every value, and each refuses in its own way
             if all(bool(torch.isfinite(row).all()) for row in rows):
                 output, others_changed, first_changed, all_changed = rows
                 own = torch.cat([others_changed[:1], first_changed[1:], first_changed[:1], others_changed[1:]])
@@ -168,7 +168,7 @@ class PlainRuns:
             try:
                 with torch.no_grad(), Awake():
                     outputs = [self.rows_of(self.call(b, x), b) for b, x in zip(batches, features)]
-            except (RuntimeError, IndexError, ValueError):
+            except Exception:
                 continue
             if all(bool(torch.isfinite(output).all()) for output in outputs):
                 return list(zip(features, outputs))

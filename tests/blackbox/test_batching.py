@@ -525,16 +525,7 @@ class Asserting(nn.Module):
         return self.conv(x, edge_index)
 
 
-OTHER_ERRORS = pytest.mark.xfail(
-    strict=True,
-    reason="PlainRuns.outputs_elsewhere and .independent pass over features that a model refuses only where it says so "
-    "by RuntimeError, IndexError or ValueError; an assert of the user's ends the explanation.",
-)
-
-
-@pytest.mark.parametrize(
-    "error", [ValueError, pytest.param(AssertionError, marks=OTHER_ERRORS), pytest.param(KeyError, marks=OTHER_ERRORS)]
-)
+@pytest.mark.parametrize("error", [ValueError, AssertionError, KeyError])
 def test_features_of_the_probe_may_be_refused(error):
     data = random_graph(1, dtype=torch.float64)
     data.x = data.x.abs()

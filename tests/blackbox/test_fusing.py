@@ -296,11 +296,6 @@ def test_layers_that_do_something_else_elsewhere_run_right(own, level):
 
 
 @pytest.mark.filterwarnings(MIXES)
-@pytest.mark.xfail(
-    strict=True,
-    reason="Of graphs that a model mixes only the first is tried: Batcher._is_proven passes batches of whole graphs "
-    "without comparing them to the reference.",
-)
 def test_a_copy_on_the_first_graph_alone_is_found_out():
     data = [random_graph(seed, features=4, dtype=torch.float64) for seed in (0, 1, 2)]
     assert data[0].num_edges == 21  # as many as the probe has with its loops
