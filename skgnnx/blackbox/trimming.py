@@ -14,6 +14,8 @@ from skgnnx.blackbox.constants import Constants
 from skgnnx.blackbox.hooks import mapped
 from skgnnx.graphs.batch import UNTRIMMED, GraphBatch
 
+FEWEST_ROWS = 16
+
 
 class Trim(IntEnum):
     """What layers leave out of what is too far from every explained element, from the most to nothing.
@@ -54,7 +56,9 @@ class Prefixes:
         graphs = batch.graphs
         self._constants = constants
         self._checked: dict[int, Any] = {}
-        self._nodes = np.cumsum(np.bincount(graphs.node_level, minlength=1))
+        within = np.cumsum(np.bincount(graphs.node_level, minlength=1))
+        # Few rows are multiplied by other kernels than many, which round differently: batching is to change nothing.
+        self._nodes = np.maximum(within, min(FEWEST_ROWS, within[-1]))
         self._edges = np.concatenate([[0], np.cumsum(np.bincount(graphs.edge_level, minlength=1))])
 
     def nodes(self, distance: int) -> int:

@@ -12,7 +12,8 @@ from torch_geometric import nn as layers
 from torch_geometric.data import Data
 from torch_geometric.nn import MessagePassing
 
-from skgnnx import Instances
+from skgnnx import GNNExplainer, Instances
+from skgnnx.blackbox import trimming
 from skgnnx.blackbox.constants import Constants
 from skgnnx.blackbox.masked_sum import Pattern
 from skgnnx.blackbox.trimming import Prefixes, Trim
@@ -114,6 +115,13 @@ class _Counter:
         return self.layer.register_forward_hook(self.leave)
 
 
+@pytest.fixture
+def exact_rows(monkeypatch):
+    """Let layers see only the rows that count, also where they are few."""
+    monkeypatch.setattr(trimming, "FEWEST_ROWS", 1)
+
+
+@pytest.mark.usefixtures("exact_rows")
 @pytest.mark.parametrize("depth", [1, 2, 3])
 @pytest.mark.parametrize("kind", PLAIN)
 def test_each_layer_of_a_plain_stack_sees_what_still_counts(kind, depth):
@@ -438,6 +446,7 @@ def prefixes(level, edge_level, *constants):
     return Prefixes(batch, Constants(constants))
 
 
+@pytest.mark.usefixtures("exact_rows")
 def test_what_is_cut():
     edge_index, weight = torch.arange(10).view(2, 5), torch.arange(5.0)
     found = prefixes([0, 0, 1, 1, 1, 2, 2], [0, 0, 0, 1, 1], edge_index)
@@ -454,6 +463,7 @@ def test_what_is_cut():
     assert found.cut(x, 1, nodes=None, edges=5) is x
 
 
+@pytest.mark.usefixtures("exact_rows")
 def test_named_tuples_keep_their_names():
     from collections import namedtuple
 
@@ -471,3 +481,17 @@ def test_messages_from_rows_that_are_cut_off_are_an_error_before_they_are_read()
         found.check_ends(0, torch.tensor([[1], [0]]), 1)
     with pytest.raises(IndexError, match="source 1 and target 0"):
         Pattern(np.array([[1], [0]]), 1, 1, torch.device("cpu"))
+
+
+def test_few_rows_are_filled_up_so_that_batches_of_one_are_rounded_like_others():
+    data = large_graph(torch.float32)
+    model = seeded(lambda: Stack(layers.GCNConv(4, 20), layers.GCNConv(20, 20))).float()
+    X = Instances.from_nodes(data)
+    with opened(model, X) as gnn:
+        for batch in gnn.batches(batch_size=1):
+            prefixes = gnn._setup.plan(batch).prefixes
+            assert prefixes.nodes(0) == min(trimming.FEWEST_ROWS, batch.num_nodes)
+    together = GNNExplainer(model, epochs=100, output="logits").explain(X)
+    alone = GNNExplainer(model, epochs=100, output="logits", batch_size=1).explain(X)
+    for i in range(len(X)):
+        np.testing.assert_allclose(together[i], alone[i], rtol=0, atol=1e-6)
