@@ -83,8 +83,9 @@ class CutReference:
             yield from self._parts(half)
 
     def _degrees(self, node_id: np.ndarray) -> int:
-        nodes, ptr = distinct(node_id), self.X.store.in_edges.ptr
-        return int((ptr[nodes + 1] - ptr[nodes]).sum())
+        nodes, store = distinct(node_id), self.X.store
+        indices = (store.in_edges, store.out_edges) if self.setup.trace.both_ways else (store.in_edges,)
+        return sum(int((index.ptr[nodes + 1] - index.ptr[nodes]).sum()) for index in indices)
 
     def _agreed(self, rows: np.ndarray, graphs: ComputationGraphs) -> Tensor:
         nodes = distinct(graphs.node_id)

@@ -103,8 +103,8 @@ class Normaliser:
         """
         if not self._layers or self.X.exclude_link:
             return False
-        if len(self._nodes) and _is_in(nodes, self._nodes).all():
-            return bool(self._known)
+        if self._known and _is_in(nodes, self._nodes).all():
+            return True
         return self.learn(joint_neighbourhood(self.X, rows, distinct(nodes), self.setup.trace.both_ways, self.device))
 
     def learn(self, union: GraphBatch, run: Callable[[], Any] | None = None) -> bool:
@@ -119,12 +119,16 @@ class Normaliser:
         """
         cached = self._cached(union, run or (lambda: self._run_silently(union)))
         found = self._normalised(union, cached)
+        if not found or (self._known and found.keys() != self._known.keys()):
+            # What is known stays as it is: weights found by position must not lag behind nodes and edges.
+            self._layers = self._layers if self._known else []
+            return False
         inner = union.graphs.node_level == 0
         nodes = np.flatnonzero(inner)
         edges = np.flatnonzero(inner[union.graphs.ends].all(axis=0))
         ids = union.graphs.node_id[nodes], union.graphs.edge_id[edges]
         self._add(*ids, {k: n._replace(edges=n.edges.take(edges), loops=n.loops.take(nodes)) for k, n in found.items()})
-        return bool(found)
+        return True
 
     def _add(self, node_id: np.ndarray, edge_id: np.ndarray, found: dict[MessagePassing, Normalised]) -> None:
         """Note what has been learned besides what was known."""

@@ -117,7 +117,8 @@ class BaseExplainer(SharedModelMixin, TransformerMixin, BaseEstimator):
         Returns
         -------
         Explanations
-            Of length n, in the order of `X`.
+            Of length n, in the order of `X`. ``E.path`` says for each instance how every propagate call of the model
+            ran: fused or not and why, and what was left out.
 
         Raises
         ------
