@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import numbers
 import types
@@ -65,7 +66,7 @@ def check_parameters(estimator: Any) -> None:
     ValueError
         Naming the first parameter that breaks its constraint, of whom, what it must be, and what it is.
     """
-    hints = get_type_hints(type(estimator), include_extras=True)
+    hints = _hints(type(estimator))  # type: ignore[arg-type]  # types are hashable
     for field in dataclasses.fields(estimator):
         value, hint = getattr(estimator, field.name), hints[field.name]
         if get_origin(hint) is not ClassVar and not _accepts(hint, value):
@@ -73,6 +74,11 @@ def check_parameters(estimator: Any) -> None:
                 f"The {field.name!r} parameter of {type(estimator).__name__} must be {_describe(hint)}. Got "
                 f"{value!r} instead."
             )
+
+
+@functools.lru_cache(maxsize=64)
+def _hints(cls: type) -> dict[str, Any]:
+    return get_type_hints(cls, include_extras=True)
 
 
 def _accepts(hint: Any, value: Any) -> bool:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 _LOCK = threading.RLock()
 _MUTABLE = (dict, list, set, deque, tuple, np.ndarray, Tensor)
+_PLAIN = frozenset({type(None), bool, int, float, str})
 
 
 @contextmanager
@@ -41,8 +42,10 @@ def frozen(model: nn.Module | None) -> Iterator[None]:
             restored.callback(parameter.requires_grad_, parameter.requires_grad)
             parameter.requires_grad_(False)
         seen: set[int] = set()
+        empty: list[Any] = []
+        restored.callback(_empty_again, empty)
         for module in [] if model is None else list(model.modules()):
-            _keep(module.__dict__, restored, seen)
+            _keep(module.__dict__, restored, seen, empty)
             module.__dict__["training"] = False
             module.__dict__.pop("_compiled_call_impl", None)  # compiled calls skip the hooks of layers
             _drop_cache(module)
@@ -51,9 +54,9 @@ def frozen(model: nn.Module | None) -> Iterator[None]:
         yield
 
 
-def _keep(value: Any, restored: ExitStack, seen: set[int]) -> None:
-    """Note how to give a value the content that it has now, and all that it holds."""
-    if id(value) in seen or not isinstance(value, _MUTABLE):
+def _keep(value: Any, restored: ExitStack, seen: set[int], empty: list[Any]) -> None:
+    """Note how to give a value the content that it has now, and all that it holds; most containers are empty."""
+    if id(value) in seen:
         return
     seen.add(id(value))
     if isinstance(value, Tensor):
@@ -64,11 +67,15 @@ def _keep(value: Any, restored: ExitStack, seen: set[int]) -> None:
         if value.flags.writeable:
             restored.callback(np.copyto, value, value.copy())
         return
+    if not value:
+        empty.append(value)
+        return
     content = dict(value) if isinstance(value, dict) else list(value)
     if not isinstance(value, tuple):
         restored.callback(_restore, value, content)
     for member in content.values() if isinstance(content, dict) else content:
-        _keep(member, restored, seen)
+        if type(member) not in _PLAIN and isinstance(member, _MUTABLE):
+            _keep(member, restored, seen, empty)
 
 
 @contextmanager
@@ -86,6 +93,12 @@ def _process_state(parameters: list[nn.Parameter]) -> Iterator[None]:
             torch.set_num_threads(threads)
             np.random.set_state(numpy_state)  # noqa: NPY002
             random.setstate(python_state)
+
+
+def _empty_again(containers: list[Any]) -> None:
+    for value in containers:
+        if value:
+            value.clear()
 
 
 def _restore(value: Any, content: Any) -> None:

@@ -20,7 +20,7 @@ from skgnnx.blackbox.normalisation import Normaliser
 from skgnnx.blackbox.plan import Setup
 from skgnnx.blackbox.receptive_field import ModelTrace, trace
 from skgnnx.blackbox.recording import HiddenState, recorded
-from skgnnx.blackbox.reference import PlainRuns
+from skgnnx.blackbox.reference import FirstLook, PlainRuns
 from skgnnx.config import memory_budget
 from skgnnx.graphs.batch import GraphBatch
 from skgnnx.graphs.computation_graph import receptive_fields, whole_graphs
@@ -60,7 +60,8 @@ class OpenBox:
         """The model's raw output (n, C) for every instance, on whole graphs, with nothing masked."""
         if self.X.level != "graph" and bytes_of_whole(self._runs, self.trace) > memory_budget():
             return CutReference(self._runs, self._setup, self._normaliser).outputs()
-        return self._runs.reference(None if self.trace.hops is None else self._probe_batch())
+        local = self.trace.hops is not None or self.X.level == "graph"
+        return self._runs.reference((lambda: self._look) if local else None)
 
     @cached_property
     def _batcher(self) -> Batcher:
@@ -87,10 +88,7 @@ class OpenBox:
     @cached_property
     def _head(self) -> tuple[str, bool]:
         """What the raw output is, and whether its softmax or sigmoid was seen at work."""
-        batch = self._probe_batch()
-        with heads.HeadRecorder() as recorder, torch.no_grad():
-            found = recorder.head_of(self.call(batch))
-        kind = found[1] if found else None
+        kind = self._look.head
         kind_of_output = heads.recognise(
             self.reference, kind, regression=self.box.regression, given=self.box.output, name=self.name
         )
@@ -98,11 +96,16 @@ class OpenBox:
             kind_of_output = "multilabel_prob"
         return kind_of_output, kind is not None and kind_of_output in heads.ARGUMENT_KIND
 
-    def _probe_batch(self) -> GraphBatch:
+    @cached_property
+    def _look(self) -> FirstLook:
         rows = np.array([0])
         hops = self.trace.hops
         cut = whole_graphs(self.X, rows) if hops is None else receptive_fields(self.X, rows, hops, 0, both_ways=True)
-        return GraphBatch(self.X, rows, cut, device=self.device)
+        batch = GraphBatch(self.X, rows, cut, device=self.device)
+        with heads.HeadRecorder() as recorder, torch.no_grad():
+            output = self.call(batch)
+        found = recorder.head_of(output)
+        return FirstLook(batch, output, found[1] if found else None)
 
     @property
     def kind_of_output(self) -> str:

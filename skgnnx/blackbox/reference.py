@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -20,6 +21,23 @@ from skgnnx.graphs.unions import shared_graphs
 
 BEST_EDGES_PER_BATCH = 200_000
 COMPARED = 8  # graphs that tell whether a model keeps the graphs of a batch apart
+
+
+class FirstLook(NamedTuple):
+    """A run of the model on what reaches the first instance, alone.
+
+    Parameters
+    ----------
+    batch : GraphBatch
+    output : Tensor
+        As the model returns it.
+    head : str or None
+        Kind of the softmax or sigmoid that made the output, None where none was seen.
+    """
+
+    batch: GraphBatch
+    output: Tensor
+    head: str | None
 
 
 class PlainRuns:
@@ -72,41 +90,44 @@ class PlainRuns:
         scale = max(self._largest, _largest(second))
         return first.shape == second.shape and bool(((first - second).abs() <= _rounding(first) * scale).all())
 
-    def reference(self, part: GraphBatch | None = None) -> Tensor:
+    def reference(self, look: Callable[[], FirstLook] | None = None) -> Tensor:
         """Return the output (n, C) for every instance, after checking that it can be trusted.
 
         Parameters
         ----------
-        part : GraphBatch, optional
-            A part of a graph that is enough to see whether the model repeats itself.
+        look : callable, optional
+            Returns a run on what reaches the first instance, which is enough to see whether the model repeats itself.
         """
         if self.X.level != "graph" and not self.X.exclude_link:
             whole = shared_graphs(self.X, self.device)
-            output = self.outputs(whole) if part is not None and self._runs(part) else self._checked(whole)
+            output = self.outputs(whole) if look is not None and self._repeats(look) else self._checked(whole)
         else:
             parts: list[Tensor] = []
             everything = np.arange(len(self.X))
+            look = look if self.X.level == "graph" else None
             for rows, graphs in self.packed(whole_graphs(self.X, everything), everything, "auto"):
                 batch = GraphBatch(self.X, rows, graphs, device=self.device)
-                parts.append(self.outputs(batch) if parts else self._first(batch))
+                parts.append(self.outputs(batch) if parts else self._first(batch, look))
             output = torch.cat(parts)
         self._check_finite(output)
         self._largest = _largest(output)
         return output
 
-    def _first(self, batch: GraphBatch) -> Tensor:
+    def _first(self, batch: GraphBatch, look: Callable[[], FirstLook] | None) -> Tensor:
         """Run some graphs of the first batch twice, and the first one alone; all must agree."""
         some = batch.take(np.arange(min(len(batch), COMPARED)))
         try:
-            output = self._checked(some)
+            output = self._checked(some, look if len(some) == 1 else None)
         except (RuntimeError, IndexError, ValueError):
             if len(some) == 1 or not self._runs(some.take(np.array([0]))):
                 raise
             self.explain_singly("takes one graph at a time")
             return self._one_by_one(batch)
         self._largest = _largest(output)
-        alone = len(some) == 1 or self.same(self.outputs(some.take(np.array([0]))), output[:1])
-        if alone and self.independent(some):
+        if len(some) == 1:
+            return output if len(batch) == 1 else self.outputs(batch)
+        alone = self.outputs(some.take(np.array([0]))) if look is None else self.rows_of(look().output, look().batch)
+        if self.same(alone, output[:1]) and self.independent(some):
             return output if len(some) == len(batch) else self.outputs(batch)
         self.explain_singly("mixes the graphs of a batch")
         return self._one_by_one(batch)
@@ -117,6 +138,13 @@ class PlainRuns:
     def _runs(self, batch: GraphBatch) -> bool:
         try:
             self._checked(batch)
+        except (RuntimeError, IndexError, ValueError):
+            return False
+        return True
+
+    def _repeats(self, look: Callable[[], FirstLook]) -> bool:
+        try:
+            self._checked(look().batch, look)
         except (RuntimeError, IndexError, ValueError):
             return False
         return True
@@ -174,8 +202,10 @@ class PlainRuns:
                 return list(zip(features, outputs))
         return None
 
-    def _checked(self, batch: GraphBatch) -> Tensor:
-        first, second = self.outputs(batch), self.outputs(batch)
+    def _checked(self, batch: GraphBatch, look: Callable[[], FirstLook] | None = None) -> Tensor:
+        """Return the outputs of a batch after running it twice, or once more than for a look at the same graphs."""
+        first = self.outputs(batch) if look is None else self.rows_of(look().output, batch)
+        second = self.outputs(batch)
         if not self.same(first.nan_to_num(), second.nan_to_num()):
             raise ValueError(
                 f"{self.name} must give the same output twice in evaluation mode. Got outputs that differ by "
