@@ -128,6 +128,8 @@ def test_black_box_methods_also_take_a_callable():
     ({"lr": -1.0}, "The 'lr' parameter"), ({"edge_size": float("nan")}, "The 'edge_size' parameter"),
     ({"sparsity": 1.5}, r"The 'sparsity' parameter of GNNExplainer must be a float in the range \[0, 1\]. Got 1.5"),
     ({"batch_size": 0}, "The 'batch_size' parameter of GNNExplainer must be an int .* or 'auto'. Got 0"),
+    ({"max_edges": 0}, r"The 'max_edges' parameter of GNNExplainer must be an int in .* \[1, inf\) or None. Got 0"),
+    ({"max_edges": 10.0}, "The 'max_edges' .* Got 10.0"), ({"max_edges": "auto"}, "The 'max_edges' .* Got 'auto'"),
     ({"batch_size": "big"}, "Got 'big' instead"), ({"output": "logit"}, "The 'output' parameter .* Got 'logit'"),
     ({"on_error": "ignore"}, "The 'on_error' parameter of GNNExplainer must be 'raise' or 'nan'. Got 'ignore'"),
     ({"n_jobs": 2.0}, "The 'n_jobs' parameter"), ({"random_state": "a"}, "The 'random_state' parameter"),

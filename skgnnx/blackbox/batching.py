@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from skgnnx.blackbox.cut_reference import bytes_of, bytes_of_whole
+from skgnnx.blackbox.neighbour_sampler import NeighbourSampler, Part
 from skgnnx.blackbox.normalisation import Normaliser
 from skgnnx.blackbox.plan import Setup
 from skgnnx.blackbox.reference import PlainRuns
@@ -70,9 +71,18 @@ class Batcher:
         # Samples that have been run already, with the other features that they ran with and their outputs.
         self._tried: dict[Cut, tuple[GraphBatch | None, tuple[Tensor, Tensor] | None]] = {}
         self._normaliser = normaliser
+        self.sampler: NeighbourSampler | None = None
 
-    def batches(self, positions: np.ndarray, batch_size: int | str, *, removal: bool = False) -> Iterator[GraphBatch]:
-        """Yield batches of consecutive instances.
+    def batches(
+        self,
+        positions: np.ndarray,
+        batch_size: int | str,
+        *,
+        removal: bool = False,
+        max_edges: int | None = None,
+        random_state: int = 0,
+    ) -> Iterator[GraphBatch]:
+        """Yield batches of instances: consecutive ones, but those that are thinned come in batches of their own.
 
         Parameters
         ----------
@@ -82,17 +92,46 @@ class Batcher:
             Most instances in a batch.
         removal : bool, default=False
             True if edges will be removed, so that degrees have to be computed afresh.
+        max_edges : int >= 1, optional
+            Most edges of an instance; neighbours of larger ones are sampled.
+        random_state : int, default=0
+            Root seed of the samples.
         """
         if not self._settled:
             self._settle()
+        self.sampler = None
+        if max_edges is not None:
+            limit = {"max_edges": max_edges, "random_state": random_state}
+            self.sampler = NeighbourSampler(self.runs, self.setup, self.reference, self.targets, **limit)
         for part in np.split(positions, range(EXTRACTED_AT_ONCE, len(positions), EXTRACTED_AT_ONCE)):
             cut = Cut.RING if removal and self._least == Cut.NORMALISED else self._least
-            tried = self._made(part, cut)
-            found = self._extract(part, cut) if tried is None else tried.graphs
+            yield from self._cut_out(part, cut, batch_size, removal)
+
+    @property
+    def explained(self) -> Tensor:
+        """Outputs (n, C) that are explained: on whole graphs, or on what thinning left."""
+        return self.reference if self.sampler is None else self.sampler.outputs
+
+    def _cut_out(self, rows: np.ndarray, cut: Cut, batch_size: int | str, removal: bool) -> Iterator[GraphBatch]:
+        """Yield batches of instances that are cut like this, or less where that is needed."""
+        found, thinned = self._found(rows, cut)
+        if found is not None:
             if cut == Cut.NORMALISED:
-                self._normaliser.prepare(part, found.node_id)
-            for rows, graphs in self.runs.packed(found, part, batch_size):
-                yield from self._proven(rows, cut, removal, graphs)
+                self._normaliser.prepare(found.rows, found.graphs.node_id)
+            for some, graphs in self.runs.packed(found.graphs, found.rows, batch_size):
+                yield from self._proven(some, cut, batch_size, removal, graphs)
+        if thinned is not None and self.sampler is not None:
+            yield from self.sampler.batches(thinned, batch_size, cut == Cut.WHOLE)
+
+    def _found(self, rows: np.ndarray, cut: Cut) -> tuple[Part | None, Part | None]:
+        """Return the instances that run as they are, and those that are thinned."""
+        if self.sampler is None:
+            tried = self._made(rows, cut)
+            return Part(rows, self._extract(rows, cut) if tried is None else tried.graphs), None
+        found, thinned = self.sampler.split(rows, cut == Cut.WHOLE or self.trace.hops is None)
+        if found is not None and cut == Cut.RING:
+            found = Part(found.rows, self._extract(found.rows, cut))
+        return found, thinned
 
     def _settle(self) -> None:
         """Find the smallest cut that is right for a sample, also for other features, and whether copies are apart.
@@ -148,7 +187,12 @@ class Batcher:
         return Cut.WHOLE
 
     def _proven(
-        self, rows: np.ndarray, cut: Cut, removal: bool, graphs: ComputationGraphs | None = None
+        self,
+        rows: np.ndarray,
+        cut: Cut,
+        batch_size: int | str,
+        removal: bool,
+        graphs: ComputationGraphs | None = None,
     ) -> Iterator[GraphBatch]:
         """Yield batches that give the reference, cut as little as that takes."""
         while True:
@@ -164,6 +208,8 @@ class Batcher:
             graphs = None
             if cut == Cut.WHOLE:
                 self._warn_if_whole()
+                yield from self._cut_out(rows, cut, batch_size, removal)
+                return
         if len(rows) == 1:
             raise ValueError(
                 f"{self.runs.name} must give an instance the same output alone and among others. Got other outputs for "
@@ -171,7 +217,7 @@ class Batcher:
             )
         self.runs.explain_singly("mixes the instances of a batch")
         for row in rows:
-            yield from self._proven(np.array([row]), self._least, removal)
+            yield from self._proven(np.array([row]), self._least, batch_size, removal)
 
     def _made(self, rows: np.ndarray, cut: Cut) -> GraphBatch | None:
         """Return the sample if it has been cut like this and is what is asked for."""

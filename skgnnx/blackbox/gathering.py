@@ -35,7 +35,7 @@ class Masks:
 
 
 class Gathered:
-    """Collects the masks of consecutive batches into columns over all instances.
+    """Collects the masks of batches, in any order, into columns over all instances in the order of `X`.
 
     Parameters
     ----------
@@ -45,23 +45,34 @@ class Gathered:
 
     def __init__(self, kind: str) -> None:
         self.kind = kind
-        self.errors: list[str | None] = []
+        self._errors: list[str | None] = []
+        self._positions: list[np.ndarray] = []
         self._parts: list[dict[str, Entries]] = []
         self._extras: list[dict[str, list[Any]]] = []
         self._sizes: list[int] = []
 
     def __len__(self) -> int:
-        return len(self.errors)
+        return len(self._errors)
 
     def add(self, gnn: OpenBox, batch: GraphBatch, masks: Masks | None, error: str | None) -> None:
         """Add one batch, or its failure."""
-        self.errors += [error] * len(batch)
+        self._errors += [error] * len(batch)
+        self._positions.append(batch.positions)
         self._sizes.append(len(batch))
         self._parts.append({} if masks is None else _entries_of(gnn, batch, masks))
         self._extras.append({} if masks is None else {**masks.extras, "path": [gnn.path(batch)] * len(batch)})
 
+    def _order(self) -> np.ndarray:
+        """Return where each instance of `X` is among what was added."""
+        return np.argsort(np.concatenate(self._positions), kind="stable")
+
+    def errors(self) -> list[str | None]:
+        """Return the message of each instance that failed, None for others."""
+        return [self._errors[i] for i in self._order()]
+
     def entries(self) -> dict[str, Entries]:
         """Return all masks as columns over all instances."""
+        order = self._order()
         kinds = dict.fromkeys(kind for part in self._parts for kind in part)
         joined = {}
         for kind in kinds:
@@ -69,14 +80,15 @@ class Gathered:
             pieces = [
                 part.get(kind) or Entries.empty(n, like) for part, n in zip(self._parts, self._sizes, strict=True)
             ]
-            joined[kind] = Entries.concat(pieces)
+            joined[kind] = Entries.concat(pieces).take(order)
         return joined or {self.kind: Entries(np.zeros(len(self) + 1), np.zeros(0), np.zeros(0))}
 
     def extras(self) -> dict[str, list[Any]]:
         """Return method-specific results, None where an instance failed."""
         names = dict.fromkeys(name for part in self._extras for name in part)
         parts = list(zip(self._extras, self._sizes, strict=True))
-        return {name: [v for part, n in parts for v in part.get(name, [None] * n)] for name in names}
+        added = {name: [v for part, n in parts for v in part.get(name, [None] * n)] for name in names}
+        return {name: [values[i] for i in self._order()] for name, values in added.items()}
 
 
 def _entries_of(gnn: OpenBox, batch: GraphBatch, masks: Masks) -> dict[str, Entries]:

@@ -69,9 +69,15 @@ class OpenBox:
         return Batcher(self._runs, self._setup, self._normaliser, self.reference, self.targets)
 
     def batches(
-        self, positions: np.ndarray | None = None, batch_size: int | str = "auto", *, removal: bool = False
+        self,
+        positions: np.ndarray | None = None,
+        batch_size: int | str = "auto",
+        *,
+        removal: bool = False,
+        max_edges: int | None = None,
+        random_state: int = 0,
     ) -> Iterator[GraphBatch]:
-        """Yield batches of computation graphs whose predictions equal those on the whole graphs.
+        """Yield batches of computation graphs whose predictions equal those on the whole graphs, if not thinned.
 
         Parameters
         ----------
@@ -81,9 +87,26 @@ class OpenBox:
             Most instances in a batch; "auto" fills the memory budget of `config_context`.
         removal : bool, default=False
             True if edges of the batch will be removed, so that degrees have to be computed afresh.
+        max_edges : int >= 1, optional
+            Most edges of an instance; neighbours of larger ones are sampled, in batches of their own.
+        random_state : int, default=0
+            Root seed of the samples.
         """
         rows = np.arange(len(self.X)) if positions is None else positions
-        return self._batcher.batches(rows, batch_size, removal=removal)
+        return self._batcher.batches(rows, batch_size, removal=removal, max_edges=max_edges, random_state=random_state)
+
+    def sampled(self) -> list[dict[str, Any] | None]:
+        """Return for each instance how many edges reached it, how many the last batches kept, and what that changed.
+
+        The change is that of the target's probability, or of its value in a regression; None where nothing was left
+        out.
+        """
+        sampler, targets = self._batcher.sampler, torch.from_numpy(self.targets).to(self.device)
+        if sampler is None:
+            return [None] * len(self.X)
+        outputs = (self.reference.double(), sampler.outputs.double())
+        whole, thinned = (_pick(heads.probabilities(self.kind_of_output, output), targets) for output in outputs)
+        return sampler.said(thinned - whole)
 
     @cached_property
     def _head(self) -> tuple[str, bool]:
@@ -238,7 +261,7 @@ class OpenBox:
         """Return how far a masked prediction is from the explained one (B,): -log p, or the squared change."""
         if self.kind_of_output != "regression":
             return -self.log_prob(batch, **given)
-        change = self.forward(batch, **given) - self.reference[torch.from_numpy(batch.positions)]
+        change = self.forward(batch, **given) - self._batcher.explained[torch.from_numpy(batch.positions)]
         return _pick(change, batch.targets).square()
 
     def hidden_states(self, batch: GraphBatch) -> list[HiddenState]:

@@ -20,12 +20,12 @@ from skgnnx.graphs import Explanations, Instances, check_instances
 from skgnnx.graphs.batch import GraphBatch
 from skgnnx.graphs.digest import model_digest
 from skgnnx.graphs.naming import feature_names_out
-from skgnnx.graphs.unexplained import name_unexplained
+from skgnnx.graphs.unexplained import name_sampled, name_unexplained
 from skgnnx.metrics import characterization
 from skgnnx.parallel import explain_chunks, explain_survivors
 from skgnnx.shared_model import SharedModelMixin
 from skgnnx.taxonomy import Taxonomy
-from skgnnx.validation import BatchSize, Fraction, NonNegativeInt, check_parameters
+from skgnnx.validation import BatchSize, Fraction, NonNegativeInt, PositiveInt, check_parameters
 
 
 @dataclass_transform(kw_only_default=True)
@@ -47,6 +47,10 @@ class BaseExplainer(SharedModelMixin, TransformerMixin, BaseEstimator):
         Most instances per forward pass; "auto" fills the memory budget of `config_context`. Never changes a result.
     n_jobs : int or None, default=None
         Worker processes; None is 1 outside of a `joblib.parallel_config`. Never changes a result.
+    max_edges : int >= 1 or None, default=None
+        Most edges of an instance. Where more reach a prediction, each node keeps as many of the edges that lead to it
+        as fit, drawn by `random_state`, and what is left is explained as a graph of its own, with a warning. None
+        leaves nothing out.
     sparsity : float in [0, 1], default=0.7
         Share of the units that a hard explanation leaves out, recorded in the result; the middle of the survey's
         0.5 to 0.9.
@@ -69,6 +73,7 @@ class BaseExplainer(SharedModelMixin, TransformerMixin, BaseEstimator):
     _: KW_ONLY
     batch_size: BatchSize = "auto"
     n_jobs: int | None = None
+    max_edges: PositiveInt | None = None
     sparsity: Fraction = 0.7
     output: Literal[
         "auto", "logits", "log_probs", "probs", "binary_logit", "binary_prob", "multilabel", "regression"
@@ -118,7 +123,9 @@ class BaseExplainer(SharedModelMixin, TransformerMixin, BaseEstimator):
         -------
         Explanations
             Of length n, in the order of `X`. ``E.path`` says for each instance how every propagate call of the model
-            ran: fused or not and why, and what was left out.
+            ran: fused or not and why, and what was left out. With `max_edges`, ``E.sampled`` holds None for each
+            instance, or where edges were left out a dict: how many "edges" reach the prediction, how many were "kept",
+            and the "change" of the target's probability (of its value in a regression) by that.
 
         Raises
         ------
@@ -127,6 +134,7 @@ class BaseExplainer(SharedModelMixin, TransformerMixin, BaseEstimator):
         """
         E = self._explain_anywhere(self._checked(X))
         name_unexplained(E)
+        name_sampled(E, self.max_edges)
         return E
 
     def _explain_anywhere(self, X: Instances) -> Explanations:
@@ -233,7 +241,7 @@ class BaseExplainer(SharedModelMixin, TransformerMixin, BaseEstimator):
         box = self._box()
         with box.open(X) as gnn:
             gathered = Gathered(self._kind())
-            for batch in gnn.batches(batch_size=self.batch_size):
+            for batch in gnn.batches(batch_size=self.batch_size, max_edges=self.max_edges, random_state=seed):
                 for part, masks, error in self._attempt(gnn, batch, seed):
                     gathered.add(gnn, part, masks, error)
                 if self.verbose:
@@ -243,8 +251,8 @@ class BaseExplainer(SharedModelMixin, TransformerMixin, BaseEstimator):
                 gathered.entries(),
                 self._kind(),
                 targets=gnn.targets,
-                errors=gathered.errors,
-                extras=gathered.extras(),
+                errors=gathered.errors(),
+                extras=gathered.extras() | ({} if self.max_edges is None else {"sampled": gnn.sampled()}),
                 sparsity=self.sparsity,
                 model=box.model,
                 model_digest=model_digest(box.model),

@@ -126,6 +126,16 @@ def whole_graphs(X: Instances, rows: np.ndarray) -> ComputationGraphs:
     )
 
 
+def whole_graphs_in_groups(X: Instances, rows: np.ndarray) -> Iterator[tuple[np.ndarray, ComputationGraphs]]:
+    """Yield what `whole_graphs` returns in groups of consecutive instances, with their rows.
+
+    A group has at most ``4 * EDGES_AT_ONCE`` edges besides those of its first instance.
+    """
+    group = np.cumsum(np.diff(X.store.edge_ptr)[X.graph_index[rows]]) // (4 * EDGES_AT_ONCE)
+    for part in np.split(rows, np.flatnonzero(np.diff(group)) + 1):
+        yield part, whole_graphs(X, part)
+
+
 def receptive_fields(X: Instances, rows: np.ndarray, hops: int, ring: int, both_ways: bool) -> ComputationGraphs:
     """Return what is within `hops` messages of each explained element.
 
