@@ -2,30 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from skgnnx.blackbox.mask_logits import MaskLogits, MaskParameters, Penalty
+from skgnnx.blackbox.operations import TapeError
+from skgnnx.blackbox.repeating import Repeated
 from skgnnx.graphs.batch import GraphBatch
 
+Objective = Callable[[GraphBatch, dict[str, Tensor]], Tensor]
 PATIENCE = 10
 
 
 @dataclass
 class LearnedMasks:
-    """What `learn_masks` returns: values per edge, node or instance, the last losses, and the steps taken."""
+    """What `learn_masks` returns: values per edge, node or instance, the last losses, the steps taken, and how."""
 
     masks: dict[str, Tensor]
     loss: Tensor
     num_steps: Tensor
+    path: str
 
 
 def learn_masks(
-    objective: Callable[[GraphBatch, dict[str, Tensor]], Tensor],
+    objective: Objective,
     batch: GraphBatch,
     parameters: dict[str, MaskParameters],
     penalties: dict[str, Penalty],
@@ -34,6 +39,7 @@ def learn_masks(
     lr: float,
     tol: float | None = None,
     gradient_support: bool = False,
+    taped: bool = True,
 ) -> LearnedMasks:
     """Minimise ``objective(batch, masks) + penalties`` by Adam over the logits.
 
@@ -53,42 +59,103 @@ def learn_masks(
     gradient_support : bool, default=False
         If True, the first step has no penalties, and logits whose first gradient is zero are never penalised and end
         at 0, as in PyG.
+    taped : bool, default=True
+        Whether the objective may be done again from a tape, see `Repeated`; False calls it in every step.
     """
+    descend = partial(_descend, objective, batch, parameters, penalties, epochs, lr, tol, gradient_support)
+    try:
+        return descend("" if taped else "not asked for")
+    except TapeError as error:
+        return descend(str(error))
+
+
+def _descend(
+    objective: Objective,
+    batch: GraphBatch,
+    parameters: dict[str, MaskParameters],
+    penalties: dict[str, Penalty],
+    epochs: int,
+    lr: float,
+    tol: float | None,
+    gradient_support: bool,
+    problem: str,
+) -> LearnedMasks:
     logits = {kind: MaskLogits(p, penalties[kind], len(batch), lr) for kind, p in parameters.items()}
     support: dict[str, Tensor] = {}
     progress = Progress(len(batch), tol, batch.device)
+    losses = Losses(objective, batch, logits, epochs, problem)
     for step in range(epochs):
         penalised = step > 0 or not gradient_support
-        loss = objective(batch, {kind: each.masks() for kind, each in logits.items()})
-        gradients = _gradients(loss, [each.leaf for each in logits.values()])
-        for each, gradient in zip(logits.values(), gradients, strict=True):
-            each.take_gradient(gradient, penalised=penalised)
+        loss = losses.step(penalised)
         if not penalised:
             support = {kind: each.gradient != 0 for kind, each in logits.items()}
         # Nobody looks at the penalties themselves before the end, only at their gradients.
         if tol is not None or step == epochs - 1:
             terms = [each.value(len(batch)) for each in logits.values()] if penalised else []
-            progress.note(sum(terms, loss.detach().double()), step + 1, logits)
+            progress.note(sum(terms, loss.double()), step + 1, logits)
             if not progress.active.any():
                 break
         for kind, each in logits.items():
             if not penalised:
                 each.penalise_only(support[kind], len(batch))
             each.step()
-        batch = progress.compacted(batch, logits)
+        if progress.is_sparse(batch):
+            losses.check()
+            batch = progress.compacted(batch, logits)
+            losses = Losses(objective, batch, logits, epochs - step, problem)
+    losses.check()
     progress.settle(progress.active, epochs, logits)
     found = {}
     for kind, each in logits.items():
         value = each.final.sigmoid() * support.get(kind, 1)
         found[kind] = parameters[kind].entries(value.to(parameters[kind].logits.dtype))
-    return LearnedMasks(found, progress.loss, progress.num_steps)
+    return LearnedMasks(found, progress.loss, progress.num_steps, losses.path)
 
 
-def _gradients(loss: Tensor, values: list[Tensor]) -> Sequence[Tensor | None]:
-    """Return the gradient of a summed loss, None with respect to what it does not depend on."""
-    if not loss.requires_grad:
-        return [None] * len(values)
-    return torch.autograd.grad(loss.sum(), values, allow_unused=True)
+class Losses:
+    """The loss of each instance of a batch under its masks, and the gradients for the logits.
+
+    Parameters
+    ----------
+    objective : callable
+        See `learn_masks`.
+    batch : GraphBatch
+    logits : dict of MaskLogits
+    calls : int
+        How many steps will come.
+    problem : str
+        Why they cannot come from a tape; empty if they may.
+    """
+
+    def __init__(
+        self, objective: Objective, batch: GraphBatch, logits: dict[str, MaskLogits], calls: int, problem: str
+    ) -> None:
+        self._logits = logits
+        self._expand = {kind: each.rows.entries for kind, each in logits.items()}
+        self._objective = partial(objective, batch)
+        self._repeated = Repeated(self._with_gradients, calls, problem)
+
+    def step(self, penalised: bool) -> Tensor:
+        """Return the losses (B,) without penalties, and give each of the logits its gradient."""
+        loss, *gradients = self._repeated(*(each.masks() for each in self._logits.values()))
+        for each, gradient in zip(self._logits.values(), gradients, strict=True):
+            each.take_gradient(gradient, penalised=penalised)
+        return loss  # type: ignore[return-value]
+
+    @property
+    def path(self) -> str:
+        """How the steps ran, and why not faster."""
+        return f"in full ({self._repeated.problem})" if self._repeated.problem else "from a tape"
+
+    def check(self) -> None:
+        """Raise `TapeError` if the objective no longer does what the tape does."""
+        self._repeated.check(*(each.masks() for each in self._logits.values()))
+
+    def _with_gradients(self, *leaves: Tensor) -> list[Tensor | None]:
+        loss = self._objective({kind: expand(leaf) for (kind, expand), leaf in zip(self._expand.items(), leaves)})
+        if not loss.requires_grad:
+            return [loss, *[None] * len(leaves)]
+        return [loss.detach(), *torch.autograd.grad(loss.sum(), leaves, allow_unused=True)]
 
 
 class Progress:
@@ -136,14 +203,16 @@ class Progress:
         for each in logits.values():
             each.settle(instances)
 
-    def compacted(self, batch: GraphBatch, logits: dict[str, MaskLogits]) -> GraphBatch:
-        """Return what to go on with: a smaller batch, once half of the nodes and edges belong to what has stopped."""
+    def is_sparse(self, batch: GraphBatch) -> bool:
+        """Return True once half of the nodes and edges of a batch belong to what has stopped."""
         if self.tol is None or self.active.all():
-            return batch
-        active = self.active.cpu().numpy()
+            return False
         size = np.diff(batch.graphs.node_ptr) + np.diff(batch.graphs.edge_ptr)
-        if 2 * size[active].sum() > size.sum():
-            return batch
+        return bool(2 * size[self.active.cpu().numpy()].sum() <= size.sum())
+
+    def compacted(self, batch: GraphBatch, logits: dict[str, MaskLogits]) -> GraphBatch:
+        """Return what to go on with: a batch of the instances that still move."""
+        active = self.active.cpu().numpy()
         for each in logits.values():
             each.keep(self.active)
         self._place, self._last, self._still = (

@@ -119,11 +119,11 @@ class MaskLogits:
         self.leaf = torch.empty_like(self.theta, dtype=self.rows.logits.dtype).requires_grad_()
 
     def masks(self) -> Tensor:
-        """Return the mask of each edge or node, whose gradient `leaf` collects."""
+        """Return the mask of each row, as a leaf of autograd; the same tensor every time."""
         torch.sigmoid(self.theta, out=self.sigma)
         with torch.no_grad():
             self.leaf.copy_(self.sigma)
-        return self.rows.entries(self.leaf)
+        return self.leaf
 
     def value(self, num_instances: int) -> Tensor:
         """Return the penalty of each instance (B,)."""

@@ -125,8 +125,10 @@ def masked_sum(values: Tensor, x: Tensor, pattern: Pattern) -> Tensor:
     -------
     Tensor of shape (targets, ...)
     """
-    rows = x.flatten(1).contiguous()
-    return _Product.apply(values, rows, pattern).view(pattern.shape[0], *x.shape[1:])
+    if x.dim() == 2:
+        return _Product.apply(values, x.contiguous(), pattern)
+    sums = _Product.apply(values, x.flatten(1).contiguous(), pattern)
+    return sums.view(pattern.shape[0], *x.shape[1:])
 
 
 def sorted_by(keys: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:

@@ -83,7 +83,7 @@ class PlainRuns:
                 "right level."
             )
         output = output.flatten(1) if output.dim() > 1 else output.unsqueeze(1)
-        return output[batch.rows] if batch.X.level == "node" else output
+        return output.index_select(0, batch.rows) if batch.X.level == "node" else output
 
     def same(self, first: Tensor, second: Tensor) -> bool:
         """Return True if two outputs agree up to rounding of the largest output."""

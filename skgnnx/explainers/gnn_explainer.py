@@ -78,8 +78,9 @@ class GNNExplainer(BaseExplainer):
     Notes
     -----
     Ying, Bourgeois, You, Zitnik & Leskovec, "GNNExplainer: Generating Explanations for Graph Neural Networks", NeurIPS
-    2019. ``E.loss`` is the final loss of each instance, ``E.n_iter`` its number of steps. Other parameters are those of
-    `BaseExplainer`.
+    2019. ``E.loss`` is the final loss of each instance, ``E.n_iter`` its number of steps; ``E.steps`` says whether
+    their tensor operations were taken down once and done again ("from a tape", which changes no bit), or why not.
+    Other parameters are those of `BaseExplainer`.
 
     Examples
     --------
@@ -120,6 +121,7 @@ class GNNExplainer(BaseExplainer):
         runs = [self._run(gnn, batch, kinds, seed + run) for run in range(self.n_init)]
         masks = {kind: torch.stack([run.masks[kind] for run in runs]) for kind in kinds}
         extras = {"loss": runs[-1].loss.tolist(), "n_iter": runs[-1].num_steps.tolist()}
+        extras["steps"] = [runs[-1].path] * len(batch)
         if self.n_init > 1:
             spread = masks[self.mask].std(dim=0, correction=0)
             extras["spread"] = batch.split(self._scores(gnn, batch, self.mask, spread), self.mask)

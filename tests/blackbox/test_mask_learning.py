@@ -162,9 +162,8 @@ def test_the_rest_goes_on_alone_once_half_of_the_edges_have_stopped(big):
         seen.append(batch.ids.tolist())
         return 1 + (masks["edge"] - 0.5) ** 2
 
-    learned = learn_masks(
-        objective, Numbers(np.arange(4), sizes), {"edge": mask}, {"edge": FREE}, epochs=400, lr=0.05, tol=1e-4
-    )
+    batch = Numbers(np.arange(4), sizes)
+    learned = learn_masks(objective, batch, {"edge": mask}, {"edge": FREE}, epochs=400, lr=0.05, tol=1e-4, taped=False)
     steps = learned.num_steps.tolist()
     assert seen[0] == [0, 1, 2, 3]
     for step, ids in enumerate(seen):
@@ -174,7 +173,7 @@ def test_the_rest_goes_on_alone_once_half_of_the_edges_have_stopped(big):
     assert (seen[PATIENCE + 1] == [1, 2, 3]) == (big == 0)
 
 
-def learned_from(gnn, batch, work):
+def learned_from(gnn, batch, work, taped=True):
     """Learn edges tied over directions, and features of each instance; note how much passes the model in each step."""
     unit, first = edge_pairs(batch)
     edges, features = batch.noise(0, "edge")[first].to(gnn.dtype), batch.noise(0, "instance", 3).to(gnn.dtype)
@@ -189,7 +188,7 @@ def learned_from(gnn, batch, work):
         x = part.x * masks["feature"].index_select(0, part.node_instance)
         return gnn.prediction_loss(part, x=x, edge_mask=masks["edge"])
 
-    return learn_masks(objective, batch, parameters, penalties, epochs=150, lr=0.1, tol=1e-2)
+    return learn_masks(objective, batch, parameters, penalties, epochs=150, lr=0.1, tol=1e-2, taped=taped)
 
 
 @pytest.mark.parametrize("layer", [GCNConv, GraphConv])
@@ -199,7 +198,10 @@ def test_compaction_changes_nothing_but_the_work(layer, dtype):
     atol, work = (1e-6 if dtype == torch.float32 else 1e-12), []
     with opened(seeded(lambda: Stack(layer(3, 8), layer(8, 3))).to(dtype), X) as gnn:
         (batch,) = gnn.batches()
-        together = learned_from(gnn, batch, work)
+        together = learned_from(gnn, batch, work, taped=False)
+        again = learned_from(gnn, batch, [])
+        assert torch.equal(again.masks["edge"], together.masks["edge"])
+        assert torch.equal(again.num_steps, together.num_steps)
         for i, one in enumerate(gnn.batches(batch_size=1)):
             alone, mine = learned_from(gnn, one, []), batch.edge_instance == i
             assert alone.num_steps[0] == together.num_steps[i]
