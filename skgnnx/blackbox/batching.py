@@ -117,7 +117,7 @@ class Batcher:
         found, thinned = self._found(rows, cut)
         if found is not None:
             if cut == Cut.NORMALISED:
-                self._normaliser.prepare(found.rows, found.graphs.node_id)
+                self._normaliser.prepare(found.rows, found.graphs.node_id, found.graphs.summing_nodes)
             for some, graphs in self.runs.packed(found.graphs, found.rows, batch_size):
                 yield from self._proven(some, cut, batch_size, removal, graphs)
         if thinned is not None and self.sampler is not None:
@@ -229,7 +229,8 @@ class Batcher:
         batch = GraphBatch(self.runs.X, rows, graphs, self.targets[rows], self.runs.device)
         if cut != Cut.NORMALISED:
             return batch
-        return self._normaliser.hand_to(batch) if self._normaliser.prepare(rows, graphs.node_id) else None
+        ready = self._normaliser.prepare(rows, graphs.node_id, graphs.summing_nodes)
+        return self._normaliser.hand_to(batch) if ready else None
 
     def _extract(self, rows: np.ndarray, cut: Cut) -> ComputationGraphs:
         X: Instances = self.runs.X

@@ -15,7 +15,7 @@ from skgnnx.blackbox.reference import PlainRuns
 from skgnnx.config import memory_budget
 from skgnnx.graphs.batch import GraphBatch
 from skgnnx.graphs.computation_graph import ComputationGraphs, receptive_fields
-from skgnnx.graphs.unions import distinct, joint_neighbourhood
+from skgnnx.graphs.neighbourhoods import condensed_neighbourhood, condensed_size, distinct, joint_neighbourhood
 
 WIDEST_RING = 3
 ALWAYS_ALLOWED = 100_000  # edges that no memory budget is too small for
@@ -76,11 +76,16 @@ class CutReference:
     def _parts(self, rows: np.ndarray) -> Iterator[tuple[np.ndarray, ComputationGraphs]]:
         """Yield instances whose shared neighbourhood fits, with what reaches each of them."""
         graphs = receptive_fields(self.X, rows, self.setup.trace.hops or 0, 0, self.setup.trace.both_ways)
-        if len(rows) == 1 or self._degrees(graphs.node_id) <= self._most_edges:
+        if len(rows) == 1 or self._least_edges(graphs) <= self._most_edges:
             yield rows, graphs
             return
         for half in np.array_split(rows, 2):
             yield from self._parts(half)
+
+    def _least_edges(self, graphs: ComputationGraphs) -> int:
+        if self.setup.trace.both_ways:
+            return self._degrees(graphs.node_id)
+        return condensed_size(self.X, distinct(graphs.node_id), distinct(graphs.summing_nodes))
 
     def _degrees(self, node_id: np.ndarray) -> int:
         nodes, store = distinct(node_id), self.X.store
@@ -88,7 +93,32 @@ class CutReference:
         return sum(int((index.ptr[nodes + 1] - index.ptr[nodes]).sum()) for index in indices)
 
     def _agreed(self, rows: np.ndarray, graphs: ComputationGraphs) -> Tensor:
+        outputs = None if self.setup.trace.both_ways else self._condensed(rows, graphs)
+        if outputs is not None and self.runs.same(self._alone(rows, graphs), outputs):
+            return outputs
+        return self._agreed_whole(rows, graphs)
+
+    def _condensed(self, rows: np.ndarray, graphs: ComputationGraphs) -> Tensor | None:
+        """Return the outputs where most of what leads to the outermost nodes is left out, None where that is no use."""
+        nodes, summing = distinct(graphs.node_id), distinct(graphs.summing_nodes)
+        condensed = condensed_neighbourhood(self.X, rows, nodes, summing, self.runs.device)
+        if condensed is None:
+            return None
+        found: list[Tensor] = []
+
+        def run() -> None:
+            found.append(self._on(condensed.batch))
+
+        if not self.normaliser.has_layers:
+            run()
+        elif not self.normaliser.learn_condensed(condensed, run):
+            return None
+        return found[0]
+
+    def _agreed_whole(self, rows: np.ndarray, graphs: ComputationGraphs) -> Tensor:
         nodes = distinct(graphs.node_id)
+        if len(rows) > 1 and self._degrees(nodes) > self._most_edges:
+            return self._of_halves(rows, graphs)
         union, found = self._union(rows, nodes), []
         self.normaliser.learn(union, lambda: found.append(self._on(union)))
         outputs = found[0] if found else self._on(union)
@@ -99,9 +129,7 @@ class CutReference:
             if self._degrees(nodes) > max(self._most_edges, ALWAYS_ALLOWED):
                 if len(rows) == 1:
                     break
-                middle = len(rows) // 2
-                halves = (np.arange(middle), np.arange(middle, len(rows)))
-                return torch.cat([self._agreed(rows[half], graphs.take(half)) for half in halves])
+                return self._of_halves(rows, graphs)
             union = self._union(rows, nodes)
             wider = self._on(union)
             if self.runs.same(outputs, wider):
@@ -109,12 +137,16 @@ class CutReference:
             outputs = wider
         raise self._too_large()
 
+    def _of_halves(self, rows: np.ndarray, graphs: ComputationGraphs) -> Tensor:
+        halves = np.array_split(np.arange(len(rows)), 2)
+        return torch.cat([self._agreed_whole(rows[half], graphs.take(half)) for half in halves])
+
     def _union(self, rows: np.ndarray, nodes: np.ndarray) -> GraphBatch:
         return joint_neighbourhood(self.X, rows, nodes, self.setup.trace.both_ways, self.runs.device)
 
     def _alone(self, rows: np.ndarray, graphs: ComputationGraphs) -> Tensor:
         """Return the outputs when every instance has a graph of its own, with true degrees where layers take them."""
-        handed, parts = self.normaliser.prepare(rows, graphs.node_id), []
+        handed, parts = self.normaliser.prepare(rows, graphs.node_id, graphs.summing_nodes), []
         for chosen, cut in self.runs.packed(graphs, rows, "auto"):
             batch = GraphBatch(self.X, chosen, cut, device=self.runs.device)
             parts.append(self._on(self.normaliser.hand_to(batch) if handed else batch))

@@ -11,13 +11,16 @@ from torch import Tensor, nn
 from torch_geometric.nn import MessagePassing
 
 from skgnnx.blackbox.calling import NORMALISATION, Handed
-from skgnnx.blackbox.edge_matching import NOT_AN_EDGE, CallKind, match_edges
+from skgnnx.blackbox.counted_edges import counted, edges_to_check
+from skgnnx.blackbox.edge_matching import CallKind, match_edges
 from skgnnx.blackbox.hooks import replaced
+from skgnnx.blackbox.normalised_edges import Normalised, by_edge_and_loop, handed
 from skgnnx.blackbox.plan import Setup
 from skgnnx.blackbox.pyg_compat import ends_of_call, nodes_of_call, normalising_layers
 from skgnnx.graphs.batch import GraphBatch
+from skgnnx.graphs.columns import stable_order
 from skgnnx.graphs.instances import Instances
-from skgnnx.graphs.unions import distinct, joint_neighbourhood
+from skgnnx.graphs.neighbourhoods import Condensed, condensed_neighbourhood, distinct, joint_neighbourhood
 
 
 class LayerUse(NamedTuple):
@@ -25,40 +28,6 @@ class LayerUse(NamedTuple):
 
     reach: int
     kind: CallKind
-
-
-class Weights(NamedTuple):
-    """Whether there is a message for each of many edges or nodes, and its weight; no weights where all are one."""
-
-    exist: np.ndarray
-    values: Tensor | None
-
-    def take(self, rows: np.ndarray) -> Weights:
-        """Return those of some edges or nodes."""
-        values = self.values
-        return Weights(self.exist[rows], None if values is None else values[torch.from_numpy(rows).to(values.device)])
-
-    @classmethod
-    def concat(cls, first: Weights, second: Weights) -> Weights:
-        """Join two."""
-        values = None if first.values is None or second.values is None else torch.cat([first.values, second.values])
-        return cls(np.concatenate([first.exist, second.exist]), values)
-
-
-class Normalised(NamedTuple):
-    """What one layer makes of edges and loops.
-
-    Parameters
-    ----------
-    swapped : bool
-        Whether the layer keeps its edges the other way round.
-    edges, loops : Weights
-        Of the messages along edges, and of the loops at nodes.
-    """
-
-    swapped: bool
-    edges: Weights
-    loops: Weights
 
 
 class Normaliser:
@@ -82,7 +51,9 @@ class Normaliser:
         is_module = isinstance(setup.call.model, nn.Module)
         self._layers = normalising_layers(setup.call.model) if is_module else []
         self._nodes = np.empty(0, dtype=np.int64)
+        self._whole = np.empty(0, dtype=bool)  # nodes of which all edges that lead to them are known
         self._edges = np.empty(0, dtype=np.int64)
+        self._ready = np.zeros(len(X), dtype=bool)  # instances of which all is known
         self._known: dict[MessagePassing, Normalised] = {}
         # A layer that is called several times must keep what its farthest-reaching call needs.
         self._uses: dict[str, LayerUse] = {}
@@ -91,7 +62,12 @@ class Normaliser:
             self._uses[name] = LayerUse(max(reach, known.reach if known else 0), kind)
         self._fused = {name for name in self._uses if setup.fuses_all_calls_of(name)}
 
-    def prepare(self, rows: np.ndarray, nodes: np.ndarray) -> bool:
+    @property
+    def has_layers(self) -> bool:
+        """Whether a layer may be given its normalisation."""
+        return bool(self._layers)
+
+    def prepare(self, rows: np.ndarray, nodes: np.ndarray, summing: np.ndarray | None = None) -> bool:
         """Normalise what some instances need; return False where no layer can be given its normalisation.
 
         Parameters
@@ -100,12 +76,29 @@ class Normaliser:
             The instances.
         nodes : ndarray of int
             Nodes that reach them, as ids in the whole store, with repetitions.
+        summing : ndarray of int, optional
+            Those of them at which messages end, with repetitions; the others matter by their degrees only.
         """
         if not self._layers or self.X.exclude_link:
             return False
-        if self._known and _is_in(nodes, self._nodes).all():
+        if self._ready[rows].all():
             return True
-        return self.learn(joint_neighbourhood(self.X, rows, distinct(nodes), self.setup.trace.both_ways, self.device))
+        nodes = distinct(nodes)
+        summing = nodes if summing is None else distinct(summing)
+        ready = self._knows(nodes, summing)
+        if not ready and not self.setup.trace.both_ways:
+            condensed = condensed_neighbourhood(self.X, rows, nodes, summing, self.device)
+            ready = condensed is not None and self.learn_condensed(condensed)
+        if not ready:
+            whole = joint_neighbourhood(self.X, rows, nodes, self.setup.trace.both_ways, self.device)
+            ready = self.learn(whole)
+        self._ready[rows] = ready
+        return ready
+
+    def _knows(self, nodes: np.ndarray, summing: np.ndarray) -> bool:
+        if not self._known or not (_are_in(nodes, self._nodes).all() and _are_in(summing, self._nodes).all()):
+            return False
+        return bool(self._whole[np.searchsorted(self._nodes, summing)].all())
 
     def learn(self, union: GraphBatch, run: Callable[[], Any] | None = None) -> bool:
         """Normalise a joint neighbourhood; return False where no layer can be given its normalisation.
@@ -117,31 +110,67 @@ class Normaliser:
         run : callable, optional
             Runs the model on the union; by default it runs without messages, which do not matter here.
         """
-        cached = self._cached(union, run or (lambda: self._run_silently(union)))
-        found = self._normalised(union, cached)
+        found = self._normalised(union, self._cached(run or (lambda: self._run_silently(union))))
         if not found or (self._known and found.keys() != self._known.keys()):
             # What is known stays as it is: weights found by position must not lag behind nodes and edges.
             self._layers = self._layers if self._known else []
             return False
-        inner = union.graphs.node_level == 0
-        nodes = np.flatnonzero(inner)
-        edges = np.flatnonzero(inner[union.graphs.ends].all(axis=0))
-        ids = union.graphs.node_id[nodes], union.graphs.edge_id[edges]
-        self._add(*ids, {k: n._replace(edges=n.edges.take(edges), loops=n.loops.take(nodes)) for k, n in found.items()})
+        self._add(union, union.graphs.node_level == 0, found)
         return True
 
-    def _add(self, node_id: np.ndarray, edge_id: np.ndarray, found: dict[MessagePassing, Normalised]) -> None:
-        """Note what has been learned besides what was known."""
-        nodes, first_node = np.unique(np.concatenate([self._nodes, node_id]), return_index=True)
-        edges, first_edge = np.unique(np.concatenate([self._edges, edge_id]), return_index=True)
-        for layer, new in found.items():
-            old = self._known.get(layer)
-            if old is not None:
-                new = Normalised(
-                    new.swapped, Weights.concat(old.edges, new.edges), Weights.concat(old.loops, new.loops)
-                )
-            self._known[layer] = Normalised(new.swapped, new.edges.take(first_edge), new.loops.take(first_node))
-        self._nodes, self._edges = nodes, edges
+    def learn_condensed(self, condensed: Condensed, run: Callable[[], Any] | None = None) -> bool:
+        """Normalise a condensed neighbourhood; return False where layers cannot count edges that are left out.
+
+        That they count them is seen at some nodes, with all edges that lead to these.
+
+        Parameters
+        ----------
+        condensed : Condensed
+        run : callable, optional
+            As in `learn`.
+        """
+        union = condensed.batch
+        run = run or (lambda: self._run_silently(union))
+        found = self._normalised(union, self._cached(run, condensed))
+        if not found or (self._known and found.keys() != self._known.keys()) or not self._agrees(condensed, found):
+            return False
+        self._add(union, union.graphs.node_level <= 1, found)
+        return True
+
+    def _agrees(self, condensed: Condensed, found: dict[MessagePassing, Normalised]) -> bool:
+        """Return True if some edges get the same weights among all edges that lead to their ends."""
+        union, edges = condensed.batch, edges_to_check(condensed)
+        ends = [
+            union.graphs.node_id[places] for places in (union.graphs.ends[:, edges], union.rows[..., 0].cpu().numpy())
+        ]
+        nodes = distinct(np.concatenate([part.ravel() for part in ends]))
+        part = joint_neighbourhood(self.X, union.positions, nodes, False, self.device)
+        expected = self._normalised(part, self._cached(lambda: self._run_silently(part)))
+        place = np.searchsorted(part.graphs.edge_id, union.graphs.edge_id[edges])
+        return (
+            bool(len(edges))
+            and found.keys() == expected.keys()
+            and all(found[layer].edges.take(edges).is_close(expected[layer].edges.take(place)) for layer in found)
+        )
+
+    def _add(self, union: GraphBatch, has_degree: np.ndarray, found: dict[MessagePassing, Normalised]) -> None:
+        """Note what has been learned besides what was known: at nodes of true degree, and between these."""
+        graphs = union.graphs
+        source, target = graphs.ends
+        missing = np.bincount(target[~has_degree[source]], minlength=union.num_nodes) > 0
+        whole = (graphs.node_level == 0) & ~missing
+        nodes = np.flatnonzero(has_degree)
+        edges = np.flatnonzero((graphs.node_level[target] == 0) & has_degree[source])
+        old_nodes, old_whole = self._nodes, self._whole
+        self._nodes, first_node = _merged(old_nodes, graphs.node_id[nodes])
+        self._edges, first_edge = _merged(self._edges, graphs.edge_id[edges])
+        self._whole = np.zeros(len(self._nodes), dtype=bool)
+        for ids in (old_nodes[old_whole], graphs.node_id[whole]):
+            self._whole[np.searchsorted(self._nodes, ids)] = True
+        for layer, every in found.items():
+            new, old = every.take(edges, nodes), self._known.get(layer)
+            both = new if old is None else Normalised.concat(old, new)
+            self._known[layer] = both.take(first_edge, first_node)
 
     def _normalised(self, union: GraphBatch, cached: dict[tuple[str, MessagePassing], Any]) -> dict[Any, Normalised]:
         """Return what every layer has cached, by edge and node of the union."""
@@ -156,17 +185,20 @@ class Normaliser:
                 if found is None or not found.certain:
                     return {}
                 swapped = (layer.flow != "source_to_target") ^ use.kind.flipped
-                result = Normalised(swapped, *_weights(found.edge, edge_index, weight, union))
+                result = Normalised(swapped, *by_edge_and_loop(found.edge, edge_index, weight, union))
                 before = (edge_index, weight, layer.flow, use.kind)
             known[layer] = result
         return known
 
-    def _cached(self, union: GraphBatch, run: Callable[[], Any]) -> dict[tuple[str, MessagePassing], Any]:
+    def _cached(
+        self, run: Callable[[], Any], condensed: Condensed | None = None
+    ) -> dict[tuple[str, MessagePassing], Any]:
         """Return what layers keep of the edges when the model runs."""
         try:
             for _, layer in self._layers:
                 layer.cached = True
-            run()
+            with counted(self._layers, condensed):
+                run()
             kept = {named: named[1]._cached_edge_index for named in self._layers}
             return {named: cache for named, cache in kept.items() if cache is not None}
         except Exception:
@@ -194,15 +226,15 @@ class Normaliser:
         """Put normalised edges at a batch, for the layers to find whenever they run on it."""
         edge = np.searchsorted(self._edges, batch.graphs.edge_id)
         node = np.searchsorted(self._nodes, batch.graphs.node_id)
-        handed: dict[tuple[int, int | None], Handed] = {}
+        made: dict[tuple[int, int | None], Handed] = {}
         memo = {}
         for name, layer in self._layers:
             if layer in self._known:
                 reach = None if name in self._fused else self._uses[name].reach
                 key = (id(self._known[layer].edges.exist), reach)
-                if key not in handed:
-                    handed[key] = _handed(self._known[layer], batch, edge, node, reach)
-                memo[layer] = handed[key]
+                if key not in made:
+                    made[key] = handed(self._known[layer], batch, edge, node, reach)
+                memo[layer] = made[key]
         batch.memo[NORMALISATION] = memo
         batch.cut_again = self._take
         return batch
@@ -213,43 +245,16 @@ class Normaliser:
         return self.hand_to(GraphBatch(batch.X, batch.positions[instances], graphs, targets, batch.device))
 
 
-def _handed(known: Normalised, batch: GraphBatch, edge: np.ndarray, node: np.ndarray, reach: int | None) -> Handed:
-    """Cut what a layer knows to a batch, and to the messages that are felt over at most `reach` of them."""
-    edge_kept, node_kept = known.edges.exist[edge], known.loops.exist[node]
-    ends, level = batch.edge_index.cpu().numpy(), batch.graphs.node_level
-    if reach is not None:
-        edge_kept &= level[ends[1]] < reach
-        node_kept &= level < reach
-    edges, nodes = np.flatnonzero(edge_kept), np.flatnonzero(node_kept)
-    columns = (ends[::-1] if known.swapped else ends)[:, edges]
-    weights = Weights.concat(known.edges.take(edge[edges]), known.loops.take(node[nodes]))
-    return Handed(
-        torch.from_numpy(np.concatenate([columns, np.stack([nodes, nodes])], axis=1)).to(batch.device),
-        weights.values,
-        torch.from_numpy(np.concatenate([edges, np.full(len(nodes), NOT_AN_EDGE)])).to(batch.device),
-    )
+def _merged(known: np.ndarray, new: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the different ids of two arrays, ascending, and where each comes first in both together."""
+    both = np.concatenate([known, new])
+    order, ordered = stable_order(both, int(both.max(initial=0)) + 1)
+    first = np.ones(len(both), dtype=bool)
+    np.not_equal(ordered[1:], ordered[:-1], out=first[1:])
+    return ordered[first], order[first]
 
 
-def _weights(edge: np.ndarray, edge_index: Tensor, weight: Tensor | None, union: GraphBatch) -> tuple[Weights, Weights]:
-    """Sort the messages of a call by the edge that they run along, or by the node whose loop they are."""
-    message, is_loop = np.arange(len(edge)), edge == NOT_AN_EDGE
-    loop_at = edge_index[0].cpu().numpy()[is_loop]
-    found = []
-    for size, place, number in (
-        (union.num_edges, edge[~is_loop], message[~is_loop]),
-        (union.num_nodes, loop_at, message[is_loop]),
-    ):
-        exist = np.zeros(size, dtype=bool)
-        exist[place] = True
-        values = None
-        if weight is not None:
-            values = weight.new_zeros(size, *weight.shape[1:])
-            values[torch.from_numpy(place).to(weight.device)] = weight[torch.from_numpy(number).to(weight.device)]
-        found.append(Weights(exist, values))
-    return found[0], found[1]
-
-
-def _is_in(values: np.ndarray, ordered: np.ndarray) -> np.ndarray:
+def _are_in(values: np.ndarray, ordered: np.ndarray) -> np.ndarray:
     place = np.searchsorted(ordered, values)
     return ordered[np.minimum(place, len(ordered) - 1)] == values
 

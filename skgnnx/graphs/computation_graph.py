@@ -55,6 +55,11 @@ class ComputationGraphs:
         """Whether a message over an edge can reach the prediction."""
         return self.edge_level < self.hops
 
+    @property
+    def summing_nodes(self) -> np.ndarray:
+        """Ids of the nodes at which messages that can reach a prediction end, with repetitions."""
+        return self.node_id[self.node_level < self.hops]
+
     def keep_edges(self, keep: np.ndarray) -> ComputationGraphs:
         """Return the graphs with a shorter edge list."""
         edge_ptr = _pointers(_counts(keep, self.edge_ptr))

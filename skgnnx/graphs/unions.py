@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from skgnnx.graphs.batch import GraphBatch
-from skgnnx.graphs.columns import id_type, offsets, ranges, stable_order
-from skgnnx.graphs.computation_graph import ComputationGraphs, whole_graphs
+from skgnnx.graphs.computation_graph import whole_graphs
 from skgnnx.graphs.instances import Instances
 
 
@@ -105,61 +104,3 @@ def by_distance(batch: GraphBatch) -> tuple[GraphBatch, Tensor, Tensor]:
     ordered.edge_index = new[batch.edge_index.index_select(1, order_of_edges)]
     ordered.rows = new[batch.rows]
     return ordered, order_of_nodes, order_of_edges
-
-
-def joint_neighbourhood(
-    X: Instances, rows: np.ndarray, nodes: np.ndarray, both_ways: bool, device: torch.device
-) -> GraphBatch:
-    """Return one graph of some nodes and all edges that lead to them, with the output rows of several instances.
-
-    Parameters
-    ----------
-    X : Instances
-        Node or link instances.
-    rows : ndarray of int
-        Instances whose elements are among the nodes.
-    nodes : ndarray of int
-        Ids in the whole store, ascending.
-    both_ways : bool
-        True to take the edges that leave the nodes, too.
-    device : torch.device
-
-    Returns
-    -------
-    GraphBatch
-        The level of a node is 0 if it was asked for, 1 if it is only at the other end of an edge.
-    """
-    store = X.store
-    indices = (store.in_edges, store.out_edges) if both_ways else (store.in_edges,)
-    counts = [index.ptr[nodes + 1] - index.ptr[nodes] for index in indices]
-    found = [index.edge_id[ranges(index.ptr[nodes], count)] for index, count in zip(indices, counts, strict=True)]
-    edge_id = np.sort(found[0]) if len(found) == 1 else distinct(np.concatenate(found))
-    source, target = store.global_edges[:, edge_id]
-    order, ordered = stable_order(np.concatenate([nodes, source, target]), max(store.total_nodes, 1))
-    first = np.ones(len(ordered), dtype=bool)
-    np.not_equal(ordered[1:], ordered[:-1], out=first[1:])
-    number = np.empty(len(order), dtype=id_type(len(order)))
-    number[order] = np.cumsum(first) - 1
-    node_id = ordered[first]
-    level = np.ones(len(node_id), dtype=np.int16)
-    level[number[: len(nodes)]] = 0
-    graphs = ComputationGraphs(
-        offsets([len(node_id)]),
-        node_id,
-        level,
-        offsets([len(edge_id)]),
-        edge_id,
-        np.zeros(len(edge_id), dtype=np.int16),
-        number[len(nodes) :].reshape(2, -1),
-        hops=0,
-    )
-    union = GraphBatch(X, rows[:1], graphs, device=device)
-    place = np.searchsorted(node_id, X.element[rows] + store.node_ptr[X.graph_index[rows]][:, None])
-    union.rows = torch.from_numpy(place[:, 0] if X.level == "node" else np.ascontiguousarray(place.T)).to(device)
-    return union
-
-
-def distinct(ids: np.ndarray) -> np.ndarray:
-    """Return the different values of an array of ids, ascending; by sorting, which beats hashing on so many."""
-    ordered = np.sort(ids)
-    return ordered[np.concatenate([[True], ordered[1:] != ordered[:-1]])] if len(ordered) else ordered
