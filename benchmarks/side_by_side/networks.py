@@ -20,6 +20,13 @@ class Work:
 
     forwards: int = 0
     edges: int = 0
+    edges_of_last: int = 0
+
+    def note(self, edges: int) -> None:
+        """Count one run."""
+        self.forwards += 1
+        self.edges += edges
+        self.edges_of_last = edges
 
 
 DONE = Work()
@@ -35,8 +42,7 @@ class Stack(nn.Module):
 
     def __call__(self, x: Tensor, edge_index: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """Run, and count."""
-        DONE.forwards += 1
-        DONE.edges += edge_index.shape[1]
+        DONE.note(edge_index.shape[1])
         return super().__call__(x, edge_index, *args, **kwargs)
 
     def hidden(self, x: Tensor, edge_index: Tensor) -> Tensor:

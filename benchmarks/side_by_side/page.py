@@ -15,8 +15,9 @@ asked for. The difference is the largest of any entry of any mask, as a share of
 from equal initial masks where a method has them."""
 COUNTS = """\
 The second table holds counts, which do not depend on the machine's load, and memory. *Edges* are those of the mean
-computation graph, and those that PyG's network sees; *forwards* are calls of the network, ours for all instances
-together (probes and proofs included), PyG's for one; *edge visits* are the edges in all these calls, per instance.
+computation graph, and those that PyG's network sees; *forwards* are runs of the network, ours for all instances
+together (probes, proofs and what is done again from a tape included), PyG's for one; *edge visits* are the edges in
+all these runs, per instance.
 Memory is of the process, before ours and at most."""
 Columns = dict[str, Callable[[Row], str]]
 TIMES: Columns = {

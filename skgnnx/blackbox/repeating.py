@@ -58,14 +58,20 @@ class Repeated:
                     return results
         except Exception as error:
             # Whatever a model says about being looked at: it only runs slower.
-            recorder.problem = recorder.problem or str(error)
+            recorder.problem = recorder.problem or repr(error)
         self.problem = recorder.problem
         return self.function(*inputs)
 
     def _compared(self, *inputs: Tensor) -> Results:
         results = self.function(*inputs)
-        if self._tape is not None and not all(map(_agree, results, self._tape(*inputs))):
-            self._tape, self.problem = None, "other results"
+        try:
+            same = self._tape is None or all(map(_agree, results, self._tape(*inputs)))
+        except Exception as error:
+            # An operator of the model's own may refuse to run outside of it, in its own words.
+            self._tape, self.problem = None, repr(error)
+        else:
+            if not same:
+                self._tape, self.problem = None, "other results"
         return results
 
     def check(self, *inputs: Tensor) -> None:

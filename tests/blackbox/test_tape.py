@@ -17,6 +17,7 @@ from skgnnx.blackbox.mask_learning import learn_masks
 from skgnnx.blackbox.mask_logits import MaskParameters, Penalty
 from skgnnx.blackbox.operations import TapeError
 from skgnnx.blackbox.repeating import FEWEST_CALLS, Repeated
+from skgnnx.blackbox.tape import Tape
 from skgnnx.explainers import gnn_explainer
 from skgnnx.testing.drawing import Seeded, draw_instances
 from skgnnx.testing.networks import CONVS
@@ -233,6 +234,14 @@ def test_a_function_that_looks_at_nothing_but_its_calls_is_found_out_at_the_chec
     calls += [0] * 20
     with pytest.raises(TapeError, match="other results"):
         repeated.check(numbers(0, 4))
+
+
+def test_an_operator_that_refuses_to_run_again_is_left_to_the_function(monkeypatch):
+    def refuse(self, *inputs):
+        raise RuntimeError("not in this mode")
+
+    monkeypatch.setattr(Tape, "__call__", refuse)
+    check_refused(lambda x: (x * 2,), "not in this mode")
 
 
 def explained_both_ways(explainer, X, monkeypatch):
