@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch_geometric.nn import MessagePassing
 
 from skgnnx.blackbox.calling import ModelCall
 from skgnnx.blackbox.edge_matching import CallKind
-from skgnnx.blackbox.hooks import Nodes, message_hooks, scaled
-from skgnnx.blackbox.probe_graphs import cycle_batch, own_graph_batch, path_batch
-from skgnnx.blackbox.pyg_compat import ends_of_call
+from skgnnx.blackbox.probe_graphs import cycle, own_graph_batch, path, probe_batch
+from skgnnx.blackbox.probe_runs import (
+    NAN,
+    Factors,
+    SideBySide,
+    distinct_features,
+    leaving_nan,
+    real_features,
+    run,
+    same_outputs,
+    silent,
+)
 from skgnnx.blackbox.recording import CallTracer
 from skgnnx.graphs.batch import GraphBatch
 from skgnnx.graphs.instances import Instances
@@ -93,7 +100,8 @@ def trace(call: ModelCall, X: Instances, device: torch.device) -> ModelTrace:
     """
     if not isinstance(call.model, nn.Module):
         return ModelTrace([], [], [], [], [], [], None, False, [])
-    tracer, fixed_size = _traced(call, X, device)
+    beside = SideBySide(call, X, device)
+    tracer, fixed_size = _traced(call, X, device, beside)
     loops = [bool((ends[0] == ends[1]).any()) for ends in tracer.edges]
     flipped = [bool((ends[0] > ends[1]).any() and (ends[0] >= ends[1]).all()) for ends in tracer.edges]
     whole = (None, LONG_PATH)
@@ -101,38 +109,39 @@ def trace(call: ModelCall, X: Instances, device: torch.device) -> ModelTrace:
     readout = [not fixed_size and source in whole and target not in whole for source, target in tracer.nodes]
     facts = (tracer.names, tracer.widths, loops, flipped, coarsened, readout)
     calls = len(tracer.names)
-    leaks = not fixed_size and _leaks(call, X, device)
     if X.level == "graph" or fixed_size:
+        leaks = not fixed_size and not beside.compare() and _leaks(call, X, device)
         return ModelTrace(*facts, None, False, [calls] * calls, fixed_size, leaks)
     far = max(calls, LEAST_CALLS) + 1
     # Against an edge and then along another one leads to a sibling, which a path with one direction does not have.
-    path = path_batch(X, 2 * far + 1, device, both_ways=any(flipped) and not all(flipped))
-    if leaks and _real_features(path) is None:
-        return ModelTrace(*facts, None, False, [calls] * calls, leaks=True)
+    part = path(2 * far + 1, both_ways=any(flipped) and not all(flipped))
+    outputs, leaks = beside.outputs(part, far, calls), False
+    if outputs is None:
+        alone, leaks = probe_batch(X, [part], device), _leaks(call, X, device)
+        if leaks and real_features(alone) is None:
+            return ModelTrace(*facts, None, False, [calls] * calls, leaks=True)
     try:
-        hops, both_ways = _hops(call, path, far)
-        reach = [max(_felt(_with_nan_message(call, path, far, number), far)) for number in range(calls)]
+        outputs = _one_by_one(call, alone, far, calls) if outputs is None else outputs
+        hops, both_ways = _hops([_felt(output, far) for output in outputs[:2]], far)
+        reach = [max(_felt(output, far)) for output in outputs[2:]]
     except Exception:
         # A model may refuse NaN in its own words; counting calls then over-estimates: slower, but not wrong.
         return ModelTrace(*facts, calls, True, [calls] * calls, leaks=leaks)
     return ModelTrace(*facts, hops, both_ways, _completed(tracer.names, reach), leaks=leaks)
 
 
-def _traced(call: ModelCall, X: Instances, device: torch.device) -> tuple[CallTracer, bool]:
+def _traced(call: ModelCall, X: Instances, device: torch.device, beside: SideBySide) -> tuple[CallTracer, bool]:
     """Run the model on a path, or on the user's own graph if it takes no other size."""
+    tracer = beside.traced(LONG_PATH)
+    if tracer is not None:
+        return tracer, False
     try:
-        tracer, output = _run_traced(call, path_batch(X, LONG_PATH, device))
+        output, tracer = run(call, probe_batch(X, [path(LONG_PATH)], device))
     except (RuntimeError, ValueError, IndexError):
-        return _run_traced(call, own_graph_batch(X, device))[0], True
+        return run(call, own_graph_batch(X, device))[1], True
     if X.level != "node" or len(output) == LONG_PATH:
         return tracer, False
-    return _run_traced(call, own_graph_batch(X, device))[0], True
-
-
-def _run_traced(call: ModelCall, batch: GraphBatch) -> tuple[CallTracer, Tensor]:
-    tracer = CallTracer()
-    with torch.no_grad(), message_hooks(call.model, tracer.propagate, tracer.message):
-        return tracer, call(batch)
+    return run(call, own_graph_batch(X, device))[1], True
 
 
 def _leaks(call: ModelCall, X: Instances, device: torch.device) -> bool:
@@ -142,55 +151,30 @@ def _leaks(call: ModelCall, X: Instances, device: torch.device) -> bool:
     """
     outputs = []
     for step in (1, 2):
-        cycle = cycle_batch(X, device, step=step)
-        x = _distinct_features(cycle)
+        batch = probe_batch(X, [cycle(step)], device)
         try:
-            outputs.append(_silent(call, cycle, x))
+            outputs.append(run(call, batch, silent(batch), distinct_features(batch))[0])
         except Exception:
             return False  # what such a model does on the graphs themselves is checked anyway
-    first, second = outputs
-    return first.shape == second.shape and not torch.allclose(first, second, rtol=1e-4, atol=1e-6, equal_nan=True)
+    return outputs[0].shape == outputs[1].shape and not same_outputs(*outputs)
 
 
-def _silent(call: ModelCall, batch: GraphBatch, x: Tensor | None) -> Tensor:
-    """Return the output when nodes send no messages to nodes; those to themselves know of others by their attention."""
-    calls: list[Tensor] = []
-
-    def propagate(name: str, layer: MessagePassing, edge_index: Tensor, nodes: Nodes) -> None:
-        ends = ends_of_call(edge_index, layer)
-        known = (None, batch.num_nodes)
-        calls.append(torch.full_like(ends[0], nodes[0] in known and nodes[1] not in known))  # a readout
-
-    def message(layer: MessagePassing, output: Any) -> Any:
-        return scaled(output, calls[-1], layer)
-
-    with torch.no_grad(), message_hooks(call.model, propagate, message):
-        return call(batch, x)
-
-
-def _distinct_features(batch: GraphBatch) -> Tensor | None:
-    """Return features that differ from node to node, so that exchanged neighbours are noticed."""
-    x = _real_features(batch)
-    if x is None:
-        return batch.x
-    steps = torch.arange(x.numel(), dtype=torch.float64, device=x.device).reshape(x.shape)
-    return x + (steps * 0.618).frac().to(x.dtype)
-
-
-def _real_features(batch: GraphBatch) -> Tensor | None:
-    return batch.x if batch.x is not None and batch.x.is_floating_point() else None
-
-
-def _hops(call: ModelCall, path: GraphBatch, far: int) -> tuple[int | None, bool]:
-    """Return the longest chain of messages, and whether they also run backwards."""
-    # Some models drop what is NaN, edges between such nodes for example: what its messages reach counts, too.
-    felt = [_felt(_with_nan_message(call, path, far, None), far)]
-    x = _real_features(path)
+def _one_by_one(call: ModelCall, batch: GraphBatch, far: int, calls: int) -> list[Tensor]:
+    """Return for one path what `SideBySide.outputs` returns for copies of it."""
+    sender, x = torch.tensor([far], device=batch.device), real_features(batch)
     if x is not None:
         x = x.clone()
-        x[far] = float("nan")
-        with torch.no_grad():
-            felt.append(_felt(_of_elements(call(path, x), path), far))
+        x[far] = NAN
+    asked: list[tuple[Factors | None, Tensor | None]] = [(None, x), (leaving_nan(sender), None)]
+    asked += [(leaving_nan(sender, number), None) for number in range(calls)]
+    return [_of_elements(run(call, batch, factors, x)[0], batch) for factors, x in asked]
+
+
+def _hops(felt: list[tuple[int, int]], far: int) -> tuple[int | None, bool]:
+    """Return the longest chain of messages, and whether they also run backwards.
+
+    Some models drop what is NaN, edges between such nodes for example: what its messages reach counts, too.
+    """
     backward, forward = (max(reached) for reached in zip(*felt, strict=True))
     return (None, False) if max(backward, forward) >= far else (max(backward, forward), backward > 0)
 
@@ -205,25 +189,8 @@ def _completed(names: list[str], reach: list[int]) -> list[int]:
 
 def _felt(output: Tensor, node: int) -> tuple[int, int]:
     """Return how far before and behind a node outputs are NaN."""
-    reached = output.isnan().flatten(1).any(1).nonzero().flatten() - node
+    reached = output.isnan().reshape(len(output), -1).any(1).nonzero().flatten() - node
     return (0, 0) if len(reached) == 0 else (max(-int(reached.min()), 0), max(int(reached.max()), 0))
-
-
-def _with_nan_message(call: ModelCall, path: GraphBatch, node: int, number: int | None) -> Tensor:
-    """Return the outputs when the messages that leave a node are NaN, in one propagate call or in all."""
-    calls: list[Tensor] = []
-
-    def propagate(name: str, layer: MessagePassing, edge_index: Tensor, nodes: Nodes) -> None:
-        calls.append(ends_of_call(edge_index, layer))
-
-    def message(layer: MessagePassing, output: Any) -> Any:
-        if number not in (None, len(calls) - 1):
-            return None
-        leaving = (calls[-1][0] == node) & (calls[-1][1] != node)
-        return scaled(output, torch.where(leaving, float("nan"), 1.0), layer)
-
-    with torch.no_grad(), message_hooks(call.model, propagate, message):
-        return _of_elements(call(path), path)
 
 
 def _of_elements(output: Tensor, batch: GraphBatch) -> Tensor:
