@@ -156,8 +156,9 @@ class Batcher:
         if self._least == Cut.WHOLE:
             self._warn_if_whole()
         if n > 1 and not self.runs.mixes_batch:
-            pair = self._make(np.array([0, n - 1]), self._least, None)
-            if pair is not None and not self.runs.independent(pair):
+            some, elsewhere = self._tried.get(self._least, (None, None))
+            some = self._make(np.array([0, n - 1]), self._least, None) if some is None else some
+            if some is not None and not self.runs.independent(some, elsewhere):
                 self.runs.explain_singly("mixes the instances of a batch")
 
     @property

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from functools import cached_property
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
@@ -165,22 +166,31 @@ class PlainRuns:
             stacklevel=2,
         )
 
-    def independent(self, batch: GraphBatch) -> bool:
+    def independent(self, batch: GraphBatch, elsewhere: tuple[Tensor, Tensor] | None = None) -> bool:
         """Return True if no output of an instance, all units awake, changes when only others get other features.
 
         Copies of one graph agree with each other in models that mix them, until each is masked in its own way. The
         first instance is set against all others, both ways round: the units of either may be asleep.
+
+        Parameters
+        ----------
+        batch : GraphBatch
+            Some instances.
+        elsewhere : tuple of Tensor, optional
+            Other features of the batch and the outputs for these, all units awake, where they are known.
         """
         if len(batch) == 1 or batch.x is None:
             return True
         first = (batch.node_instance == 0).view(-1, *(1,) * (batch.x.dim() - 1))
-        for x in other_features(batch, self._scale):
+        known = [] if elsewhere is None else [elsewhere]
+        for x, all_changed in chain(known, ((x, None) for x in other_features(batch, self._scale))):
             mixed = [batch.x, torch.where(first, batch.x, x), torch.where(first, x, batch.x), x]
             try:
                 with torch.no_grad(), Awake():
-                    rows = [self.rows_of(self.call(batch, features), batch) for features in mixed]
+                    rows = [self.rows_of(self.call(batch, f), batch) for f in mixed[: 4 if all_changed is None else 3]]
             except Exception:
                 continue  # not every model takes every value, and each refuses in its own way
+            rows += [] if all_changed is None else [all_changed]
             if all(bool(torch.isfinite(row).all()) for row in rows):
                 output, others_changed, first_changed, all_changed = rows
                 own = torch.cat([others_changed[:1], first_changed[1:], first_changed[:1], others_changed[1:]])
