@@ -22,6 +22,8 @@ from skgnnx.graphs.columns import stable_order
 from skgnnx.graphs.instances import Instances
 from skgnnx.graphs.neighbourhoods import Condensed, condensed_neighbourhood, distinct, joint_neighbourhood
 
+WORTH_CONDENSING = 10_000  # fewer edges are run through faster than it is seen that some can be left out
+
 
 class LayerUse(NamedTuple):
     """What is known of all calls of one layer: how far the farthest-reaching one is felt, and their kind."""
@@ -86,7 +88,7 @@ class Normaliser:
         nodes = distinct(nodes)
         summing = nodes if summing is None else distinct(summing)
         ready = self._knows(nodes, summing)
-        if not ready and not self.setup.trace.both_ways:
+        if not ready and not self.setup.trace.both_ways and self._edges_to(nodes) >= WORTH_CONDENSING:
             condensed = condensed_neighbourhood(self.X, rows, nodes, summing, self.device)
             ready = condensed is not None and self.learn_condensed(condensed)
         if not ready:
@@ -94,6 +96,10 @@ class Normaliser:
             ready = self.learn(whole)
         self._ready[rows] = ready
         return ready
+
+    def _edges_to(self, nodes: np.ndarray) -> int:
+        ptr = self.X.store.in_edges.ptr
+        return int((ptr[nodes + 1] - ptr[nodes]).sum())
 
     def _knows(self, nodes: np.ndarray, summing: np.ndarray) -> bool:
         if not self._known or not (_are_in(nodes, self._nodes).all() and _are_in(summing, self._nodes).all()):

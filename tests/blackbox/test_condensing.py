@@ -10,6 +10,7 @@ from torch_geometric.data import Data
 from torch_geometric.utils import add_self_loops, degree
 
 from skgnnx import Instances, config_context
+from skgnnx.blackbox import normalisation
 from skgnnx.blackbox.cut_reference import CutReference
 from skgnnx.blackbox.normalisation import Normaliser
 from skgnnx.graphs.computation_graph import receptive_fields
@@ -121,6 +122,7 @@ def reference(model, data, monkeypatch, budget=400_000):
     """The reference without a run on the whole graph, and whether condensed neighbourhoods were learned from."""
     learned = []
     learn = Normaliser.learn_condensed
+    monkeypatch.setattr(normalisation, "WORTH_CONDENSING", 0)
     monkeypatch.setattr(Normaliser, "learn_condensed", lambda *args: learned.append(learn(*args)) or learned[-1])
     X = Instances.from_nodes(data, NODES)
     with config_context(memory_budget=budget), opened(model, X) as gnn:
