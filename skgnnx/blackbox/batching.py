@@ -10,22 +10,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skgnnx.blackbox.cut_reference import bytes_of, bytes_of_whole
+from skgnnx.blackbox.cut_reference import wider_cut
 from skgnnx.blackbox.neighbour_sampler import NeighbourSampler, Part
 from skgnnx.blackbox.normalisation import Normaliser
 from skgnnx.blackbox.plan import Setup
 from skgnnx.blackbox.reference import PlainRuns
 from skgnnx.blackbox.shortcuts import Shortcuts
 from skgnnx.blackbox.trimming import Trim
-from skgnnx.config import memory_budget
 from skgnnx.graphs.batch import GraphBatch
 from skgnnx.graphs.computation_graph import ComputationGraphs, receptive_fields, whole_graphs
 from skgnnx.graphs.instances import Instances
-from skgnnx.graphs.unions import shared_graphs
 
 EXTRACTED_AT_ONCE = 2_048
 SAMPLED = 8
-COMPARED = 2
 
 
 class Cut(IntEnum):
@@ -254,18 +251,8 @@ class Batcher:
         That its own features give the reference is asked only where there are no others: every batch is asked that
         before it is used.
         """
-        X = self.runs.X
-        compared = np.arange(len(sample))
-        if not X.exclude_link and bytes_of_whole(self.runs, self.trace) <= memory_budget():
-            wider = shared_graphs(X[sample], self.runs.device)
-        else:
-            compared = np.argsort(np.diff(batch.graphs.edge_ptr), kind="stable")[:COMPARED]
-            ring = 2 if cut == Cut.RING else 1
-            graphs = receptive_fields(X, sample[compared], self.trace.hops or 0, ring, self.trace.both_ways)
-            if bytes_of(len(graphs.edge_id) + len(graphs.node_id), self.trace) > memory_budget():
-                return self.runs.same(self.runs.outputs(batch), self._expected(batch))
-            wider = GraphBatch(X, sample[compared], graphs, device=self.runs.device)
-        found = self.runs.outputs_elsewhere([batch, wider])
+        wider, compared = wider_cut(self.runs, self.trace, batch, 2 if cut == Cut.RING else 1)
+        found = None if wider is None else self.runs.outputs_elsewhere([batch, wider])
         if found is None:
             return self.runs.same(self.runs.outputs(batch), self._expected(batch))
         self._tried[cut] = (batch, found[0])

@@ -66,19 +66,17 @@ def _with_weights(condensed: Condensed, layer: MessagePassing, args: Any, kwargs
 def edges_to_check(condensed: Condensed) -> np.ndarray:
     """Return edges that come from nodes of very different degrees to which most edges are left out.
 
-    The edge with the largest degree that is not too large is among them, and no two come from one node.
+    The largest degree that is not too large is among them.
     """
-    graphs, index = condensed.batch.graphs, condensed.batch.X.store.in_edges
+    graphs, ptr = condensed.batch.graphs, condensed.batch.X.store.in_edges.ptr
     source, target = graphs.ends
-    left_out = np.zeros(len(graphs.node_id), dtype=bool)
-    left_out[target[condensed.stands_for > 1]] = True
-    felt = np.flatnonzero(left_out[source] & (graphs.node_level[target] == 0))
-    edge_of = np.full(len(graphs.node_id), -1)
-    edge_of[source[felt]] = felt
-    edges = edge_of[edge_of >= 0]
-    nodes = graphs.node_id[graphs.ends[:, edges]]
-    size = index.ptr[nodes + 1] - index.ptr[nodes]
-    small = size.sum(axis=0) <= EDGES_TO_CHECKED
-    edges, size = edges[small], size[0, small]
-    by_degree = np.argsort(-size, kind="stable")
-    return edges[by_degree[np.linspace(0, len(edges) - 1, min(CHECKED, len(edges))).astype(int)]]
+    stands_in = np.flatnonzero(condensed.stands_for > 1)
+    size = condensed.stands_for[stands_in]
+    stands_in, size = stands_in[size <= EDGES_TO_CHECKED], size[size <= EDGES_TO_CHECKED]
+    by_size = stands_in[np.argsort(-size, kind="stable")]
+    chosen = np.zeros(len(graphs.node_id), dtype=bool)
+    chosen[target[by_size[np.linspace(0, len(by_size) - 1, min(CHECKED, len(by_size))).astype(int)]]] = True
+    edges = np.flatnonzero(chosen[source])
+    ends = graphs.node_id[target[edges]]
+    felt = (graphs.node_level[target[edges]] == 0) & (ptr[ends + 1] - ptr[ends] <= EDGES_TO_CHECKED)
+    return edges[felt][np.unique(source[edges[felt]], return_index=True)[1]]

@@ -12,12 +12,17 @@ from skgnnx.blackbox.normalisation import Normaliser
 from skgnnx.blackbox.plan import Setup
 from skgnnx.blackbox.receptive_field import ModelTrace
 from skgnnx.blackbox.reference import PlainRuns
+from skgnnx.blackbox.trimming import Trim
 from skgnnx.config import memory_budget
 from skgnnx.graphs.batch import GraphBatch
 from skgnnx.graphs.computation_graph import ComputationGraphs, receptive_fields
+from skgnnx.graphs.instances import Instances
 from skgnnx.graphs.neighbourhoods import condensed_neighbourhood, condensed_size, distinct, joint_neighbourhood
+from skgnnx.graphs.unions import shared_graphs
 
 WIDEST_RING = 3
+COMPARED = 2
+FAR_NODES = 64
 ALWAYS_ALLOWED = 100_000  # edges that no memory budget is too small for
 BYTES_OF_PRODUCT = 240  # what one edge takes while a layer normalises it and its place in a sparse product is found
 
@@ -36,6 +41,41 @@ def bytes_of(size: int, trace: ModelTrace) -> int:
     Without gradient the messages of one call are alive at a time, with their sources and their weighted copy.
     """
     return 4 * 3 * size * max([*trace.widths, 1])
+
+
+def wider_cut(runs: PlainRuns, trace: ModelTrace, batch: GraphBatch, ring: int) -> tuple[GraphBatch | None, np.ndarray]:
+    """Return more of the graph than a batch of instances holds, and which of them it holds; None if none fits.
+
+    Where the whole graph fits, that is all of it or what leads to the nodes of the batch, with nodes from everywhere.
+    Where it does not, it is a further ring around a few small instances.
+
+    Parameters
+    ----------
+    runs : PlainRuns
+    trace : ModelTrace
+    batch : GraphBatch
+        Node or link instances.
+    ring : int
+        Rings around what reaches an instance, one more than in the batch.
+    """
+    X, rows = batch.X, batch.positions
+    if not X.exclude_link and bytes_of_whole(runs, trace) <= memory_budget():
+        far = np.linspace(0, X.store.total_nodes - 1, FAR_NODES).astype(np.int64)
+        nodes = distinct(np.concatenate([batch.graphs.node_id, far]))
+        if 2 * degrees(X, nodes, trace.both_ways) > X.store.total_edges:
+            return shared_graphs(X[rows], runs.device), np.arange(len(rows))
+        return joint_neighbourhood(X, rows, nodes, trace.both_ways, runs.device), np.arange(len(rows))
+    few = np.argsort(np.diff(batch.graphs.edge_ptr), kind="stable")[:COMPARED]
+    graphs = receptive_fields(X, rows[few], trace.hops or 0, ring, trace.both_ways)
+    if bytes_of(len(graphs.edge_id) + len(graphs.node_id), trace) > memory_budget():
+        return None, few
+    return GraphBatch(X, rows[few], graphs, device=runs.device), few
+
+
+def degrees(X: Instances, nodes: np.ndarray, both_ways: bool) -> int:
+    """Return how many edges lead to some nodes, or lead to or leave them."""
+    indices = (X.store.in_edges, X.store.out_edges) if both_ways else (X.store.in_edges,)
+    return sum(int((index.ptr[nodes + 1] - index.ptr[nodes]).sum()) for index in indices)
 
 
 class CutReference:
@@ -88,13 +128,11 @@ class CutReference:
         return condensed_size(self.X, distinct(graphs.node_id), distinct(graphs.summing_nodes))
 
     def _degrees(self, node_id: np.ndarray) -> int:
-        nodes, store = distinct(node_id), self.X.store
-        indices = (store.in_edges, store.out_edges) if self.setup.trace.both_ways else (store.in_edges,)
-        return sum(int((index.ptr[nodes + 1] - index.ptr[nodes]).sum()) for index in indices)
+        return degrees(self.X, distinct(node_id), self.setup.trace.both_ways)
 
     def _agreed(self, rows: np.ndarray, graphs: ComputationGraphs) -> Tensor:
         outputs = None if self.setup.trace.both_ways else self._condensed(rows, graphs)
-        if outputs is not None and self.runs.same(self._alone(rows, graphs), outputs):
+        if outputs is not None and self._are_had_alone(outputs, rows, graphs):
             return outputs
         return self._agreed_whole(rows, graphs)
 
@@ -122,7 +160,7 @@ class CutReference:
         union, found = self._union(rows, nodes), []
         self.normaliser.learn(union, lambda: found.append(self._on(union)))
         outputs = found[0] if found else self._on(union)
-        if self.runs.same(self._alone(rows, graphs), outputs):
+        if self._are_had_alone(outputs, rows, graphs):
             return outputs
         for _ in range(1, WIDEST_RING):
             nodes = union.graphs.node_id
@@ -144,12 +182,23 @@ class CutReference:
     def _union(self, rows: np.ndarray, nodes: np.ndarray) -> GraphBatch:
         return joint_neighbourhood(self.X, rows, nodes, self.setup.trace.both_ways, self.runs.device)
 
-    def _alone(self, rows: np.ndarray, graphs: ComputationGraphs) -> Tensor:
+    def _are_had_alone(self, outputs: Tensor, rows: np.ndarray, graphs: ComputationGraphs) -> bool:
+        """Return True if every instance has the same output in a graph of its own, trimmed or not."""
+        try:
+            if self.runs.same(self._alone(rows, graphs, Trim.TARGETS), outputs):
+                return True
+        except Exception:
+            pass  # not every model can be trimmed, and each refuses in its own way
+        return self.runs.same(self._alone(rows, graphs, Trim.NONE), outputs)
+
+    def _alone(self, rows: np.ndarray, graphs: ComputationGraphs, trim: Trim) -> Tensor:
         """Return the outputs when every instance has a graph of its own, with true degrees where layers take them."""
         handed, parts = self.normaliser.prepare(rows, graphs.node_id, graphs.summing_nodes), []
         for chosen, cut in self.runs.packed(graphs, rows, "auto"):
             batch = GraphBatch(self.X, chosen, cut, device=self.runs.device)
-            parts.append(self._on(self.normaliser.hand_to(batch) if handed else batch))
+            batch = self.normaliser.hand_to(batch) if handed else batch
+            self.setup.put(batch, trim)
+            parts.append(self._on(batch))
         return torch.cat(parts)
 
     def _on(self, batch: GraphBatch) -> Tensor:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.sparse import csc_array
 from torch_geometric.data import Data
 
 from skgnnx.graphs.columns import (
@@ -37,10 +38,11 @@ class EdgeIndex:
     @classmethod
     def build(cls, near_end: np.ndarray, far_end: np.ndarray, num_nodes: int) -> EdgeIndex:
         """Sort edges by their near end, keeping their order within a node."""
-        edge_id, _ = stable_order(near_end, num_nodes)
-        far_end = far_end.astype(id_type(num_nodes))[edge_id]
-        ptr = np.concatenate([[0], np.cumsum(np.bincount(near_end, minlength=num_nodes))])
-        return cls(ptr, far_end, edge_id.astype(id_type(len(edge_id))))
+        # A sparse matrix with one entry per column, turned into rows: edges are counted, and never compared.
+        place = id_type(max(len(near_end), num_nodes))
+        entries = far_end.astype(id_type(num_nodes)), near_end.astype(place), np.arange(len(near_end) + 1, dtype=place)
+        by_node = csc_array(entries, shape=(num_nodes, len(near_end))).tocsr()
+        return cls(by_node.indptr.astype(np.int64), by_node.data, by_node.indices.astype(id_type(len(near_end))))
 
 
 class GraphStore:
