@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 
 from skgnnx.graphs.batch import GraphBatch
-from skgnnx.graphs.columns import offsets
+from skgnnx.graphs.columns import offsets, stable_order
 from skgnnx.graphs.computation_graph import ComputationGraphs
 from skgnnx.graphs.instances import Instances
 
@@ -70,7 +71,7 @@ def thinned(graphs: ComputationGraphs, draw: np.ndarray, max_edges: int, both_wa
     instance = np.repeat(np.arange(len(graphs)), np.diff(graphs.edge_ptr))
     source, target = graphs.ends + graphs.node_ptr[instance]
     near = np.where(graphs.node_level[target] == graphs.edge_level, target, source)
-    place = 1 + _number_within(near, draw)
+    place = 1 + _number_within(near, np.argsort(draw, kind="stable"))
     # Both depend on f in one direction only, so one number says it for all f: from which f on it is there.
     needed = _needed_to_reach(graphs, source, target, place, both_ways)
     inner = needed[max(graphs.hops - 1, 0)]
@@ -79,9 +80,11 @@ def thinned(graphs: ComputationGraphs, draw: np.ndarray, max_edges: int, both_wa
     level = (needed > np.repeat(most, np.diff(graphs.node_ptr))).sum(axis=0).astype(graphs.node_level.dtype)
     edge_level = np.minimum(level[source], level[target]) if both_ways else level[target]
     kept = np.flatnonzero(needed_by_edge <= most[instance])
-    number = _number_within(instance[kept], draw[kept], edge_level[kept])
     keep = np.zeros(len(instance), dtype=bool)
-    keep[kept[number < max_edges]] = True
+    keep[kept] = True
+    if (most == 1).any():
+        number = _number_within(instance[kept], np.lexsort((draw[kept], edge_level[kept])))
+        keep[kept[number >= max_edges]] = False
     stay = level == 0
     stay[source[keep]] = stay[target[keep]] = True
     return replace(graphs, node_level=level, edge_level=edge_level).keep_edges(keep).keep_nodes(stay)
@@ -102,21 +105,18 @@ def _needed_to_reach(
 
 
 def _largest_within(needed: np.ndarray, ptr: np.ndarray, most: int) -> np.ndarray:
-    """Return for each group the largest number, at least 1, that no more than `most` of its values do not exceed."""
-    ordered = np.append(_sorted_within(needed, ptr), NEVER)
-    after = ptr[:-1] + most
-    first_too_many = np.where(after < ptr[1:], ordered[np.minimum(after, len(ordered) - 1)], NEVER)
+    """Return for each instance the largest number, at least 1, that at most `most` of its values do not exceed."""
+    first_too_many = np.full(len(ptr) - 1, NEVER)
+    for i, (start, stop) in enumerate(pairwise(ptr)):
+        if stop - start > most:
+            first_too_many[i] = np.partition(needed[start:stop], most)[most]
     return np.maximum(first_too_many - 1, 1)
 
 
-def _sorted_within(values: np.ndarray, ptr: np.ndarray) -> np.ndarray:
-    return values[np.lexsort((values, np.repeat(np.arange(len(ptr) - 1), np.diff(ptr))))]
-
-
-def _number_within(group: np.ndarray, draw: np.ndarray, level: np.ndarray | None = None) -> np.ndarray:
-    """Return the place of each edge within its group, by level where given, and then by its draw; from 0."""
-    order = np.lexsort((draw, group) if level is None else (draw, level, group))
+def _number_within(group: np.ndarray, order: np.ndarray) -> np.ndarray:
+    """Return the place of each edge within its group when edges are taken in the given order, from 0."""
     start = offsets(np.bincount(group))
+    by_group, ordered = stable_order(group[order], len(start))
     number = np.empty(len(order), dtype=np.int64)
-    number[order] = np.arange(len(order)) - start[group[order]]
+    number[order[by_group]] = np.arange(len(order)) - start[ordered]
     return number

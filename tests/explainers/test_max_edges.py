@@ -24,6 +24,7 @@ from skgnnx import (
 )
 from skgnnx.blackbox.batching import Batcher, Cut
 from skgnnx.graphs.neighbour_sampling import thinned
+from skgnnx.metrics import characterization, fidelity_minus, fidelity_plus, sparsity
 from skgnnx.testing.networks import MixingConv
 
 LIMIT = 12
@@ -345,6 +346,39 @@ def test_what_is_said_travels(tmp_path):
     require_same(E, F)
     with pytest.raises(ValueError, match="Got .* with other parameters"):
         explain_dataset(clone(explainer).set_params(max_edges=LIMIT + 1), NODE_INSTANCES, store=tmp_path / "store")
+
+
+@pytest.mark.parametrize("conv", ["normalised", "both ways"])
+def test_everything_made_of_the_result_is_about_what_is_left(conv):
+    E = quietly(SensitivityAnalysis(Network(CONVS[conv]), mask="edge", max_edges=LIMIT), NODE_INSTANCES)
+    listed = [set(E.entries(i)[0].tolist()) for i in range(len(E))]
+    for made in (E.top_k(3), E.at_sparsity(0.5), E.undirected(), E.to_kind("node").to_kind("edge", how="mean")):
+        assert made.sampled == E.sampled
+    for i, ids in enumerate(listed):
+        assert not E[i][sorted(set(range(GRAPH.num_edges)) - ids)].any()
+        assert E.explained[i].sum() <= len(ids)
+        assert {e for e in ids if E.top_k(3)[i][e]} == set(np.flatnonzero(E.top_k(3)[i]))
+    for i, part in enumerate(E.subgraphs(0.5)):
+        assert set(part.orig_edge_id.tolist()) <= listed[i]
+    partner = E.instances.store.partner(0)
+    for i, ids in enumerate(listed):
+        assert set(E[i : i + 1].to_frame().edge) <= ids | set(partner[sorted(ids)])
+    assert 0 < sparsity(E.at_sparsity(0.5)) < 1
+    for metric in (fidelity_plus, fidelity_minus, characterization):
+        assert np.isfinite(metric(E, reduce=None)).all()
+
+
+def test_what_the_explanation_takes_out_of_the_whole_graph():
+    """Fid+ is about the user's graph: what sampling left out stays in it."""
+    model = Network(layers.SAGEConv)
+    E = quietly(SensitivityAnalysis(model, mask="edge", max_edges=LIMIT), NODE_INSTANCES).top_k(2)
+    lost = []
+    for i, node in enumerate(NODES):
+        left = GRAPH.edge_index[:, torch.from_numpy(E[i] == 0)]
+        with torch.no_grad():
+            outputs = [model(GRAPH.x, edges)[node].softmax(0)[E.targets[i]] for edges in (GRAPH.edge_index, left)]
+        lost.append(float(outputs[0] - outputs[1]))
+    np.testing.assert_allclose(fidelity_plus(E, reduce=None), lost, atol=1e-6)
 
 
 def test_failures_lose_no_others():
