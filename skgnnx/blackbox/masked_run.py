@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 from torch_geometric.nn import MessagePassing
+from torch_geometric.utils import is_sparse
 
 from skgnnx.blackbox.edge_matching import gates
 from skgnnx.blackbox.hooks import Nodes, after_messages, around_propagate, replaced, scaled
@@ -102,6 +103,8 @@ class MaskedRun:
         if not args and not self.plan.edges.resolving and self.plan.setup.trace.names[number : number + 1] == [name]:
             fused = self.plan.fused_call(number, layer, edge_index, nodes, given)
         if fused is None:
+            if self.mask is not None and not self.plan.edges.resolving and is_sparse(edge_index):
+                self.plan.look_at_values(number, layer, edge_index, lambda: original(edge_index, *args, **given))
             return original(edge_index, *args, **given)
         self.calls += 1
         mask = self._mask_of(number)
@@ -126,7 +129,9 @@ class MaskedRun:
             self._factors.append(None)
             return
         self.plan.edges.check(number, name, nodes, self.plan.allowed_rows)
-        self._factors.append(gates(mask, self.plan.message_edges(number, name, layer, edge_index)))
+        factors = gates(mask, self.plan.message_edges(number, name, layer, edge_index))
+        values = self.plan.missing_values.get(number)
+        self._factors.append(factors if values is None else factors * values)
 
     def _end(self) -> None:
         if not self.plan.edges.resolving:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,9 +22,10 @@ from skgnnx.blackbox.lazy_features import WIDE, lazy, rows_of
 from skgnnx.blackbox.masked_features import masked_features
 from skgnnx.blackbox.masked_run import MaskedRun
 from skgnnx.blackbox.probe_graphs import tournament_batch
-from skgnnx.blackbox.pyg_compat import ends_of_call, message_passing_modules
+from skgnnx.blackbox.pyg_compat import ends_of_call, message_passing_modules, multiplies
 from skgnnx.blackbox.receptive_field import ModelTrace
 from skgnnx.blackbox.reference import PlainRuns
+from skgnnx.blackbox.sparse_values import missing_values
 from skgnnx.blackbox.trimming import Prefixes, Trim
 from skgnnx.graphs.batch import GraphBatch
 from skgnnx.graphs.instances import Instances
@@ -53,6 +54,7 @@ class Setup:
         self.trace = trace
         is_module = isinstance(call.model, nn.Module)
         self.layers = message_passing_modules(call.model) if is_module else []
+        self.multiplying = {layer for _, layer in self.layers if multiplies(layer)}
         self.foldable = foldable_modules(call.model, {layer for _, layer in self.layers}) if is_module else []
         found = fusions(call, tournament_batch(X, device)) if self.layers and not trace.fixed_size else []
         self.fusions: list[Fusion | str] = found if len(found) == len(trace.names) else []
@@ -148,6 +150,7 @@ class Plan:
         self.prefixes = Prefixes(self.seen, self.constants)
         self.allowed_rows = {batch.num_nodes} | (self.prefixes.known_rows() if trim <= Trim.ROWS else set())
         self.edges = MessageEdges(setup.call, self.seen, setup.trace, trimmed=trim != Trim.NONE)
+        self.missing_values: dict[int, Tensor | None] = {}
         self._fused: dict[int, FusedCall] = {}
         self._message_edges: dict[int, tuple[np.ndarray, Tensor]] = {}
         self.num_rows = batch.num_nodes
@@ -221,6 +224,19 @@ class Plan:
             known = (edge, torch.from_numpy(self.in_batch(edge)).to(self.seen.device))
             self._message_edges[number] = known
         return known[1]
+
+    def look_at_values(
+        self, number: int, layer: MessagePassing, adjacency: Tensor, propagate: Callable[[], Tensor]
+    ) -> None:
+        """Note for a call over a sparse matrix which values its messages miss, see `missing_values`."""
+        if number in self.missing_values or layer not in self.setup.multiplying:
+            return
+        # This runs inside of a masked run, whose hooks must do nothing meanwhile.
+        self.edges.resolving = True
+        try:
+            self.missing_values[number] = missing_values(layer, adjacency, propagate)
+        finally:
+            self.edges.resolving = False
 
     def fused_call(
         self, number: int, layer: MessagePassing, edge_index: Tensor, nodes: Nodes, given: dict[str, Any]

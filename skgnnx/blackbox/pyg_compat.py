@@ -21,6 +21,11 @@ def unfuse(layer: MessagePassing) -> bool:
     return was
 
 
+def multiplies(layer: MessagePassing) -> bool:
+    """Return True if a layer has a product of its own with sparse matrices, and uses it."""
+    return bool(layer.fuse)
+
+
 def fuse(layer: MessagePassing, value: bool) -> None:
     """Give a layer back the fusing flag that `unfuse` has taken from it."""
     layer.fuse = value

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from blackbox_cases import Stack, opened, random_graph, seeded
+from blackbox_cases import Stack, opened, random_graph, seeded, whole_mask
 from hypothesis import given
 from hypothesis import strategies as st
-from shortcut_cases import Weighted, check_shortcuts
+from shortcut_cases import Weighted, check_shortcuts, random_mask
 from torch import nn
 from torch_geometric import nn as layers
 from torch_geometric.nn import MessagePassing
@@ -411,21 +411,42 @@ def test_sparse_matrices_keep_their_values(kind, weighted):
         assert bool(fused(said)) == (kind in ("gin", "sage mean") and not weighted)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="The product of a layer reads the values of a sparse matrix, its message function does not: a mask of ones "
-    "changes the prediction that is explained.",
-)
 @pytest.mark.filterwarnings("ignore:Sparse")
 @pytest.mark.parametrize("kind", ["gin", "sage mean"])
-def test_a_mask_of_ones_keeps_the_values_of_a_sparse_matrix(kind):
+def test_a_mask_scales_the_values_of_a_sparse_matrix(kind):
+    data = graphs()[0]
+    data.edge_weight = torch.rand(data.num_edges, dtype=torch.float64) + 0.5
+    model = seeded(lambda: Sparse(FUSED[kind][0])).double()
+    with opened(model, Instances.from_nodes(ToSparseTensor(layout=torch.sparse_csr)(data), [3])) as gnn:
+        (batch,) = gnn.batches()
+        torch.testing.assert_close(gnn.forward(batch, edge_mask=torch.ones(batch.num_edges).double()), gnn.reference)
+        mask = random_mask(batch, torch.float64)
+        found = gnn.forward(batch, edge_mask=mask)
+    store = gnn.X.store
+    weights = torch.from_numpy(store.columns["edge_weight"].values)
+    values = weights * whole_mask(batch, mask, len(weights))[0]
+    ends = torch.from_numpy(store.edge_index).flip(0)
+    adjacency = torch.sparse_coo_tensor(ends, values, (data.num_nodes, data.num_nodes)).to_sparse_csr()
+    torch.testing.assert_close(found[0], model(data.x, adjacency)[3])
+
+
+class Largest(layers.GraphConv):
+    """Its product does something else than its messages."""
+
+    def message_and_aggregate(self, edge_index, x, edge_weight):
+        return super().message_and_aggregate(edge_index, x, edge_weight).square()
+
+
+@pytest.mark.filterwarnings("ignore:Sparse")
+def test_a_product_that_is_no_sum_of_messages_is_refused():
     data = graphs()[0]
     data.edge_weight = torch.rand(data.num_edges, dtype=torch.float64) + 0.5
     sparse = ToSparseTensor(layout=torch.sparse_csr)(data)
-    with opened(seeded(lambda: Sparse(FUSED[kind][0])).double(), Instances.from_nodes(sparse)) as gnn:
+    with opened(seeded(lambda: Sparse(Largest)).double(), Instances.from_nodes(sparse)) as gnn:
         (batch,) = gnn.batches()
-        ones = torch.ones(batch.num_edges, dtype=torch.float64)
-        torch.testing.assert_close(gnn.forward(batch, edge_mask=ones), gnn.reference)
+        gnn.forward(batch)
+        with pytest.raises(ValueError, match="messages of Largest must sum up to its product"):
+            gnn.forward(batch, edge_mask=random_mask(batch, torch.float64))
 
 
 @pytest.mark.filterwarnings("ignore:Sparse")

@@ -1,0 +1,69 @@
+"""Values of sparse matrices that a layer's own product reads, and its messages do not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch_geometric.nn import MessagePassing
+from torch_geometric.utils import to_edge_index
+
+from skgnnx.blackbox.hooks import after_messages, scaled
+from skgnnx.blackbox.pyg_compat import fuse, unfuse
+
+
+def missing_values(layer: MessagePassing, adjacency: Tensor, propagate: Callable[[], Tensor]) -> Tensor | None:
+    """Return what messages must be multiplied by to sum up to what the layer's product with a sparse matrix gives.
+
+    Some layers (GIN and SAGE) multiply by the values of the matrix where they have a product, and ignore these in
+    their messages, which are what an edge mask scales.
+
+    Parameters
+    ----------
+    layer : MessagePassing
+        It multiplies by sparse matrices when it is left alone.
+    adjacency : sparse Tensor
+        What it multiplies by.
+    propagate : callable
+        Runs the call.
+
+    Returns
+    -------
+    Tensor of shape (messages,) or None
+        None where nothing is missing.
+
+    Raises
+    ------
+    ValueError
+        If the messages do not sum up to the product in either way.
+    """
+    _, values = to_edge_index(adjacency)
+    if bool((values == 1).all()):
+        return None
+    with torch.no_grad():
+        product = _product(layer, propagate)
+        with after_messages([("", layer)], lambda _, messages: messages):
+            if _same(propagate(), product):
+                return None
+        with after_messages([("", layer)], lambda _, messages: scaled(messages, values, layer)):
+            if values.dim() == 1 and _same(propagate(), product):
+                return values
+    raise ValueError(
+        f"The messages of {type(layer).__name__} must sum up to its product with a sparse matrix. Got other sums; give "
+        "the model 'edge_index' and 'edge_weight' instead of 'adj_t'."
+    )
+
+
+def _product(layer: MessagePassing, propagate: Callable[[], Tensor]) -> Tensor:
+    was = unfuse(layer)
+    fuse(layer, True)
+    try:
+        return propagate()
+    finally:
+        fuse(layer, was)
+
+
+def _same(first: Tensor, second: Tensor) -> bool:
+    scale = float(second.abs().max()) if second.numel() else 0.0
+    return torch.allclose(first, second, rtol=0, atol=scale * (1e-9 if second.dtype == torch.float64 else 1e-5))
