@@ -132,13 +132,18 @@ class BaseExplainer(SharedModelMixin, TransformerMixin, BaseEstimator):
         ValueError, TypeError
             If a parameter or an instance is not usable; the message says which and how to repair it.
         """
-        E = self._explain_anywhere(self._checked(X))
-        name_unexplained(E)
-        name_sampled(E, self.max_edges)
+        E = self.explain_part(X)
+        self.name_left_out(E)
         return E
 
-    def _explain_anywhere(self, X: Instances) -> Explanations:
-        """Explain in as many processes as asked for."""
+    def name_left_out(self, E: Explanations, stacklevel: int = 4) -> None:
+        """Warn once of edges that have no score, and once of neighbours that were sampled."""
+        name_unexplained(E, stacklevel)
+        name_sampled(E, self.max_edges, stacklevel)
+
+    def explain_part(self, X: Any) -> Explanations:
+        """Explain in as many processes as asked for, without a word on what is left out."""
+        X = self._checked(X)
         workers = min(effective_n_jobs(self.n_jobs), len(X))
         if workers > 1:
             return explain_chunks(self.for_workers(), X, n_jobs=workers).with_model(self.network())

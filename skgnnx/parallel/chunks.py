@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import CancelledError
@@ -82,15 +83,16 @@ def run_chunks(
     budget = memory_budget()
     if n_jobs == 1:
         for number, rows in pieces.items():
-            _, E = _explain(parcel, columns_of(X, rows), number, budget)
-            yield number, E.with_instances(X[rows])
+            yield number, _explained(parcel, columns_of(X, rows), budget).with_instances(X[rows])
         return
     _check_backend(explainer.model)
     parcel.packed_for(n_jobs)
     left, losses = dict(pieces), 0
+    said: set[str] = set()
     while left:
         try:
-            for number, E in _round(parcel, X, left, n_jobs, budget):
+            for number, E, warned in _round(parcel, X, left, n_jobs, budget):
+                _repeat(warned, said)
                 yield number, E.with_instances(X[left.pop(number)])
         except WORKER_LOST as error:
             losses += 1
@@ -107,11 +109,12 @@ def run_chunks(
 
 def _round(
     parcel: Parcel, X: Instances, pieces: dict[int, np.ndarray], n_jobs: int, budget: int
-) -> Iterator[tuple[int, Explanations]]:
+) -> Iterator[tuple[int, Explanations, list[str]]]:
     """Yield results in the order in which they are finished, the largest chunks started first."""
     work = work_of(X)
     order = sorted(pieces, key=lambda number: -work[pieces[number]].sum())
-    tasks = (delayed(_explain)(parcel, columns_of(X, pieces[number]), number, budget) for number in order)
+    home = os.getpid()
+    tasks = (delayed(_in_worker)(parcel, columns_of(X, pieces[number]), number, budget, home) for number in order)
     generator = "generator_unordered" if get_active_backend()[0].supports_return_generator else "list"
     return iter(Parallel(n_jobs=n_jobs, return_as=generator, pre_dispatch="2*n_jobs", batch_size=1)(tasks))
 
@@ -156,14 +159,34 @@ def columns_of(X: Instances, rows: np.ndarray) -> dict[str, Any]:
     }
 
 
-def _explain(parcel: Parcel, columns: dict[str, Any], number: int, budget: int) -> tuple[int, Explanations]:
+def _in_worker(
+    parcel: Parcel, columns: dict[str, Any], number: int, budget: int, home: int
+) -> tuple[int, Explanations, list[str]]:
+    """Explain a chunk, and bring what the user must be warned of along where this is another process."""
+    if os.getpid() == home:
+        return number, _explained(parcel, columns, budget), []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        E = _explained(parcel, columns, budget)
+    return number, E, [str(warning.message) for warning in caught if warning.category is UserWarning]
+
+
+def _repeat(warned: list[str], said: set[str]) -> None:
+    """Warn in the user's own process, once of each."""
+    for message in warned:
+        if message not in said:
+            said.add(message)
+            warnings.warn(message, UserWarning, stacklevel=4)
+
+
+def _explained(parcel: Parcel, columns: dict[str, Any], budget: int) -> Explanations:
     explainer, store, index = parcel.open()
     if index is not None:
         store.with_index(*index)
     X = Instances(**{**columns, "store": columns["store"] or store})
     with config_context(memory_budget=budget), parallel_config(n_jobs=1):
         # Threads each take a copy, because get_params hides the model for a moment. The parent has the graphs.
-        return number, copy(explainer).explain(X).without_graphs()
+        return copy(explainer).explain_part(X).without_graphs()
 
 
 def workers_for(n_jobs: int | None, n: int) -> int:

@@ -80,7 +80,9 @@ def explain_dataset(
     todo = {number: rows for number, rows in enumerate(pieces) if number not in done}
     for number, E in _reported(run_chunks(worker, X, todo, workers), len(todo), len(done), progress):
         done[number] = E if folder is None else folder.put(number, E)
-    return Explanations.concat([done[number] for number in range(len(pieces))]).with_model(worker.network())
+    E = Explanations.concat([done[number] for number in range(len(pieces))]).with_model(worker.network())
+    worker.name_left_out(E)
+    return E
 
 
 class ChunkStore:

@@ -3,6 +3,7 @@
 import pickle
 import sys
 import time
+import warnings
 from concurrent.futures import CancelledError
 
 import joblib
@@ -11,6 +12,7 @@ import pytest
 import torch
 from sklearn.base import BaseEstimator
 from torch_geometric.data import Data
+from torch_geometric.nn import GCNConv, global_add_pool
 from worker_cases import Counted, DiesOnce, ThreadCount, require_equal
 
 from skgnnx import Instances, RandomExplainer, SensitivityAnalysis, explain_dataset
@@ -220,3 +222,40 @@ class TestLostWorkers:
         ):
             explain_dataset(RandomExplainer(model), X, n_jobs=2, chunk_size=1)
         assert len(sizes) == chunks.LOST_WORKERS
+
+
+def ring_with_loop(node):
+    ring = torch.arange(4)
+    edges = torch.stack([ring, ring.roll(1)])
+    return Data(x=torch.rand(4, 3), edge_index=torch.cat([edges, torch.tensor([[node], [node]])], dim=1))
+
+
+class OneColumn(torch.nn.Module):
+    """A layer that makes its own loops, and one column per graph, which may mean several things."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = GCNConv(3, 1)
+
+    def forward(self, x, edge_index, batch):
+        return global_add_pool(self.conv(x, edge_index), batch)
+
+
+def warned_of(use):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        use()
+    return sorted(str(warning.message) for warning in caught)
+
+
+def test_workers_warn_once_and_number_instances_as_the_user_does():
+    graphs = [Data(x=torch.rand(3, 3), edge_index=torch.tensor([[0, 1], [1, 2]])) for _ in range(3)]
+    X = Instances.from_graphs([*graphs, ring_with_loop(1), ring_with_loop(2)])
+    explainer = SensitivityAnalysis(OneColumn())
+    expected = warned_of(lambda: explainer.explain(X))
+    assert len(expected) == 2
+    assert any("binary" in text for text in expected)
+    assert any("Got 2, the first is edge 4 (1, 1) of instance 3." in text for text in expected)
+    assert warned_of(lambda: explain_dataset(explainer, X, chunk_size=1, n_jobs=2)) == expected
+    assert set(warned_of(lambda: explain_dataset(explainer, X, chunk_size=1))) == set(expected)
+    assert warned_of(lambda: SensitivityAnalysis(OneColumn(), n_jobs=2).explain(X)) == expected
