@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from skgnnx.blackbox.calling import NORMALISATION
 from skgnnx.blackbox.cut_reference import wider_cut
 from skgnnx.blackbox.neighbour_sampler import NeighbourSampler, Part
 from skgnnx.blackbox.normalisation import Normaliser
@@ -68,7 +69,6 @@ class Batcher:
         # Samples that have been run already, with the other features that they ran with and their outputs.
         self._tried: dict[Cut, tuple[GraphBatch | None, tuple[Tensor, Tensor] | None]] = {}
         self._normaliser = normaliser
-        self._sample = _spread(len(reference))
         self.sampler: NeighbourSampler | None = None
 
     def batches(
@@ -95,12 +95,12 @@ class Batcher:
         random_state : int, default=0
             Root seed of the samples.
         """
+        if not self._settled:
+            self._settle()
         self.sampler = None
         if max_edges is not None:
             limit = {"max_edges": max_edges, "random_state": random_state}
             self.sampler = NeighbourSampler(self.runs, self.setup, self.reference, self.targets, **limit)
-        if not self._settled:
-            self._settle()
         for part in np.split(positions, range(EXTRACTED_AT_ONCE, len(positions), EXTRACTED_AT_ONCE)):
             cut = Cut.RING if removal and self._least == Cut.NORMALISED else self._least
             yield from self._cut_out(part, cut, batch_size, removal)
@@ -143,10 +143,7 @@ class Batcher:
         if self.trace.fixed_size:
             self.runs.explain_singly("runs on graphs of one size only")
             return
-        n = len(self.reference)
-        if self.sampler is not None and self._least != Cut.WHOLE:
-            self._sample = self.sampler.smallest(self._sample)
-        sample = self._sample
+        n, sample = len(self.reference), self._sample
         try:
             self._least = self._least_exact(sample)
         except (RuntimeError, IndexError, ValueError):
@@ -157,18 +154,15 @@ class Batcher:
         if self._least == Cut.WHOLE:
             self._warn_if_whole()
         if n > 1 and not self.runs.mixes_batch:
-            some, elsewhere = self._several()
+            some, elsewhere = self._tried.get(self._least, (None, None))
+            some = self._make(np.array([0, n - 1]), self._least, None) if some is None else some
             if some is not None and not self.runs.independent(some, elsewhere):
                 self.runs.explain_singly("mixes the instances of a batch")
 
-    def _several(self) -> tuple[GraphBatch | None, tuple[Tensor, Tensor] | None]:
-        """Return a batch of several instances, with other features and the outputs for these where they are known."""
-        some, elsewhere = self._tried.get(self._least, (None, None))
-        if some is not None and (len(some) > 1 or self.sampler is None):
-            return some, elsewhere
-        if self.sampler is not None:
-            return self.sampler.some(_spread(len(self.reference)), self._least == Cut.WHOLE), None
-        return self._make(np.array([0, len(self.reference) - 1]), self._least, None), None
+    @property
+    def _sample(self) -> np.ndarray:
+        n = len(self.reference)
+        return np.linspace(0, n - 1, min(SAMPLED, n)).astype(int)
 
     def _trim(self, cut: Cut) -> Trim:
         """Return how much layers may leave out of batches that are cut like this."""
@@ -201,6 +195,10 @@ class Batcher:
     ) -> Iterator[GraphBatch]:
         """Yield batches that give the reference, cut as little as that takes."""
         while True:
+            compared = self._compared(rows, cut)
+            if compared is not None:
+                yield compared
+                return
             tried = self._made(rows, cut)
             batch = self._make(rows, cut, graphs) if tried is None else tried
             if batch is not None and self._is_proven(batch, cut):
@@ -228,6 +226,18 @@ class Batcher:
         """Return the sample if it has been cut like this and is what is asked for."""
         batch, _ = self._tried.get(cut, (None, None))
         return batch if batch is not None and np.array_equal(batch.positions, rows) else None
+
+    def _compared(self, rows: np.ndarray, cut: Cut) -> GraphBatch | None:
+        """Return the batch that has been compared with the reference if it is cut and runs as this one would."""
+        for batch in self.runs.compared:
+            is_cut = cut == (Cut.NORMALISED if NORMALISATION in batch.memo else Cut.HOPS)
+            if not is_cut or not np.array_equal(batch.positions, rows):
+                continue
+            if self._trim(cut) == batch.trim and self.setup.fusions:  # what was fused then would run otherwise
+                self.runs.compared.remove(batch)
+                batch.targets = torch.as_tensor(self.targets[rows], device=batch.device)
+                return batch
+        return None
 
     def _make(self, rows: np.ndarray, cut: Cut, graphs: ComputationGraphs | None) -> GraphBatch | None:
         graphs = self._extract(rows, cut) if graphs is None else graphs
@@ -274,7 +284,3 @@ class Batcher:
             UserWarning,
             stacklevel=2,
         )
-
-
-def _spread(n: int) -> np.ndarray:
-    return np.linspace(0, n - 1, min(SAMPLED, n)).astype(int)

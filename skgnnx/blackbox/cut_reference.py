@@ -24,6 +24,7 @@ WIDEST_RING = 3
 COMPARED = 2
 FAR_NODES = 64
 ALWAYS_ALLOWED = 100_000  # edges that no memory budget is too small for
+BYTES_OF_BATCH = 300  # what a node or an edge of a batch takes that has been run
 BYTES_OF_PRODUCT = 240  # what one edge takes while a layer normalises it and its place in a sparse product is found
 
 
@@ -184,21 +185,31 @@ class CutReference:
 
     def _are_had_alone(self, outputs: Tensor, rows: np.ndarray, graphs: ComputationGraphs) -> bool:
         """Return True if every instance has the same output in a graph of its own, trimmed or not."""
-        try:
-            if self.runs.same(self._alone(rows, graphs, Trim.TARGETS), outputs):
-                return True
-        except Exception:
-            pass  # not every model can be trimmed, and each refuses in its own way
-        return self.runs.same(self._alone(rows, graphs, Trim.NONE), outputs)
+        for trim in (Trim.TARGETS, Trim.PAIRS):
+            kept: list[GraphBatch] = []
+            try:
+                if self.runs.same(self._alone(rows, graphs, trim, kept), outputs):
+                    self.runs.compared += kept
+                    return True
+            except Exception:
+                continue  # not every model can be trimmed, and each refuses in its own way
+        return self.runs.same(self._alone(rows, graphs, Trim.NONE, []), outputs)
 
-    def _alone(self, rows: np.ndarray, graphs: ComputationGraphs, trim: Trim) -> Tensor:
-        """Return the outputs when every instance has a graph of its own, with true degrees where layers take them."""
+    def _alone(self, rows: np.ndarray, graphs: ComputationGraphs, trim: Trim, kept: list[GraphBatch]) -> Tensor:
+        """Return the outputs when every instance has a graph of its own, with true degrees where layers take them.
+
+        Batches are kept while there is room for them.
+        """
         handed, parts = self.normaliser.prepare(rows, graphs.node_id, graphs.summing_nodes), []
+        before = sum(batch.num_nodes + batch.num_edges for batch in self.runs.compared)
+        room = memory_budget() // (4 * BYTES_OF_BATCH) - before
         for chosen, cut in self.runs.packed(graphs, rows, "auto"):
             batch = GraphBatch(self.X, chosen, cut, device=self.runs.device)
             batch = self.normaliser.hand_to(batch) if handed else batch
             self.setup.put(batch, trim)
             parts.append(self._on(batch))
+            room -= batch.num_nodes + batch.num_edges
+            kept += [batch] if room >= 0 else []
         return torch.cat(parts)
 
     def _on(self, batch: GraphBatch) -> Tensor:

@@ -122,9 +122,8 @@ class OpenBox:
 
     @cached_property
     def _look(self) -> FirstLook:
-        rows = np.array([0])
-        hops = self.trace.hops
-        cut = whole_graphs(self.X, rows) if hops is None else receptive_fields(self.X, rows, hops, 0, both_ways=True)
+        rows, hops, both_ways = np.array([0]), self.trace.hops, self.trace.both_ways
+        cut = whole_graphs(self.X, rows) if hops is None else receptive_fields(self.X, rows, hops, 0, both_ways)
         batch = GraphBatch(self.X, rows, cut, device=self.device)
         with heads.HeadRecorder() as recorder, torch.no_grad():
             output = self.call(batch)

@@ -63,6 +63,8 @@ class PlainRuns:
         self.name = type(call.model).__name__
         self.message_width = message_width
         self.mixes_batch = False
+        # Batches that are known to give the reference as they are; each is handed out once.
+        self.compared: list[GraphBatch] = []
         self._largest = 0.0
 
     def outputs(self, batch: GraphBatch) -> Tensor:

@@ -148,6 +148,35 @@ def test_references_are_the_whole_graphs(kind, loops, undirected, monkeypatch):
         assert not any(learned) or kind == "gcn and arma"
 
 
+@pytest.mark.parametrize(("budget", "kept"), [(10**9, True), (20_000, False)])
+@pytest.mark.parametrize("kind", ["gcn", "gin"])
+def test_batches_that_the_reference_was_compared_with_are_used_once_where_there_is_room(kind, budget, kept):
+    model, X = seeded((COUNTED | OTHERS)[kind]).double(), Instances.from_nodes(hubs(), NODES)
+    with config_context(memory_budget=budget), opened(model, X) as gnn:
+        outputs = CutReference(gnn._runs, gnn._setup, gnn._normaliser).outputs()
+        before = list(gnn._runs.compared)
+        assert bool(before) == kept
+        first, again = list(gnn.batches()), list(gnn.batches())
+        assert [any(batch is one for one in before) for batch in first] == [kept] * len(first)
+        assert not any(batch is one for batch in again for one in before)
+        assert not gnn._runs.compared
+        for one, other in zip(first, again, strict=True):
+            mask = torch.rand(one.num_edges, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+            torch.testing.assert_close(gnn.scores(one, edge_mask=mask), gnn.scores(other, edge_mask=mask))
+            torch.testing.assert_close(gnn.forward(one), outputs[torch.from_numpy(one.positions)])
+
+
+def test_batches_that_would_run_otherwise_now_are_made_again():
+    model, X = seeded(COUNTED["gcn"]).double(), Instances.from_nodes(hubs(), NODES)
+    with opened(model, X) as gnn:
+        CutReference(gnn._runs, gnn._setup, gnn._normaliser).outputs()
+        before = list(gnn._runs.compared)
+        gnn._batcher._settle()
+        gnn._setup.give_up_fusing()
+        assert before
+        assert not any(batch is one for batch in gnn.batches() for one in before)
+
+
 def condensed(X, hops=2):
     rows = np.arange(len(X))
     graphs = receptive_fields(X, rows, hops, 0, both_ways=False)
