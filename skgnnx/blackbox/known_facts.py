@@ -7,7 +7,7 @@ import functools
 import sys
 import types
 from collections import OrderedDict, deque
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -48,7 +48,13 @@ _PARTS: dict[type, tuple[str, ...]] = {
     types.MemberDescriptorType: (),
 }
 
-_KNOWN: WeakKeyDictionary[nn.Module, tuple[Any, Facts]] = WeakKeyDictionary()
+_KNOWN: WeakKeyDictionary[nn.Module, _Known] = WeakKeyDictionary()
+
+
+class _Known(NamedTuple):
+    code: Any
+    state: Any
+    facts: Facts
 
 
 class IncomparableError(Exception):
@@ -74,15 +80,20 @@ def facts_of(model: Any, forward: Any, X: Instances) -> Facts:
     """
     if not isinstance(model, nn.Module) or type(model).__hash__ is not object.__hash__:
         return {}
+    known, now = _KNOWN.get(model), _State()
     try:
-        state = _State().of_call(model, forward, X)
+        code = now.of_code(model)
+        if known is not None and known.code != code:
+            # A counter that every pass moves is different every time: nothing else need be looked at until it is not.
+            _KNOWN[model] = _Known(code, None, {})
+            return {}
+        state = now.of_call(model, forward, X)
     except Exception:  # objects of the user's may also raise something else when they are looked at
         _KNOWN.pop(model, None)
         return {}
-    known = _KNOWN.get(model)
-    if known is None or known[0] != state:
-        known = _KNOWN[model] = (state, {})
-    return known[1]
+    if known is None or known.state != state:
+        known = _KNOWN[model] = _Known(code, state, {})
+    return known.facts
 
 
 def is_plain(value: Any) -> bool:
@@ -96,6 +107,10 @@ class _State:
     def __init__(self) -> None:
         self._seen: dict[int, int] = {}
         self._bytes = 0
+
+    def of_code(self, model: nn.Module) -> Any:
+        """Return the code of the model itself, and what it reads besides attributes."""
+        return self.of(type(model))
 
     def of_call(self, model: nn.Module, forward: Any, X: Instances) -> Any:
         if torch._C._len_torch_function_stack() or torch._C._len_torch_dispatch_stack():
@@ -152,14 +167,15 @@ class _State:
         return "object", self.of(kind), self.of(vars(value))
 
     def _module(self, module: nn.Module) -> Any:
-        held = []
+        # Code first: where it may read anything, nothing else need be looked at.
+        kind, held = self.of(type(module)), []
+        if not all(issubclass(base, nn.Module) or not is_steady(base.__module__) for base in type(module).__mro__[:-1]):
+            raise IncomparableError
         for name, value in vars(module).items():
             if name.endswith("_hooks") and isinstance(value, dict) and value:
                 raise IncomparableError
             held.append((name, (type(value), value) if type(value) in _EXACT else self.of(value)))
-        if not all(issubclass(base, nn.Module) or not is_steady(base.__module__) for base in type(module).__mro__[:-1]):
-            raise IncomparableError
-        return self.of(type(module)), tuple(held)
+        return kind, tuple(held)
 
     def _class(self, cls: type) -> Any:
         name, home = (cls.__module__, cls.__qualname__), sys.modules.get(cls.__module__)

@@ -25,6 +25,7 @@ from skgnnx.testing.networks import CONVS, EDGE_WIDTH, Network
 
 FACTOR = 1.0
 TABLE = {"slope": 0.1}
+COUNTED = {"runs": 0}
 
 
 class Numbers(list):
@@ -192,6 +193,28 @@ def test_code_that_may_read_anything_is_asked_every_time():
         model = seeded(kind)
         facts(model, nodes())["seen"] = True
         assert facts(model, nodes()) == {}
+
+
+def test_code_that_stays_is_known_again(monkeypatch):
+    model, X = seeded(Net), nodes()
+    note(model, X)
+    monkeypatch.setitem(TABLE, "slope", 0.3)
+    assert facts(model, X) == {}
+    note(model, X)
+
+
+def test_a_counter_is_never_known():
+    class Counts(Net):
+        def forward(self, x, edge_index):
+            COUNTED["runs"] += 1
+            return super().forward(x, edge_index)
+
+    model, X = seeded(Counts), nodes()
+    for _ in range(3):
+        found = facts(model, X)
+        assert found == {}
+        found["seen"] = True
+        SensitivityAnalysis(model, output="logits").explain(X)
 
 
 def test_nothing_is_known_while_operations_are_intercepted():
