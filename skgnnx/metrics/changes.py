@@ -58,7 +58,9 @@ class Changes:
         unit = units(E)
         kept, left_out = kept_and_left_out(E, unit, selection=selection, sparsity=sparsity)
         parts = [part for part, asked in zip((kept, left_out), wanted) if asked]
-        outputs = outputs_of_parts(E, parts, removal=removal, model=model)
+        # Neighbours that sampling left out are no part of the explanation, but of the graph.
+        rest = [there for there, asked in zip((0.0, 1.0), wanted) if asked]
+        outputs = outputs_of_parts(E, parts, unlisted=rest, removal=removal, model=model)
         found = changes_of(outputs, of, absolute)
         nothing = np.full(len(E), np.nan)
         minus = found[0] if wanted[0] else nothing

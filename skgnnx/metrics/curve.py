@@ -107,7 +107,8 @@ def _changes(
     """Return Fid+ and Fid- of every instance at every sparsity (k, n); one pass over the batches."""
     unit = units(E)
     parts = [part for sparsity in grid for part in _both_parts(unit, sparsity)]
-    found = changes_of(outputs_of_parts(E, parts, removal=removal, model=model), of, absolute)
+    rest = [0.0, 1.0] * len(grid)
+    found = changes_of(outputs_of_parts(E, parts, unlisted=rest, removal=removal, model=model), of, absolute)
     return np.stack(found[1::2]), np.stack(found[::2])
 
 

@@ -30,9 +30,10 @@ def fidelity_plus(
 
     with the selected units :math:`S`, the explained class :math:`c` (``E.targets``) and the probability :math:`f`, so
     in [-1, 1]. Hard masks are taken as they are, any other is cut first. Self loops and what lies outside of the
-    computation graph are no units: they always stay. Without any unit (an isolated node, a graph without edges) it is
-    0, exactly, and counted in ``n_degenerate`` of the result; instances that failed are left out and counted. With true
-    labels as targets of the instances, it is about the phenomenon instead of the model.
+    computation graph are no units: they always stay. Neighbours that sampling (``max_edges``) left out are none either:
+    they belong to the rest of the graph. Without any unit (an isolated node, a graph without edges) it is 0, exactly,
+    and counted in ``n_degenerate`` of the result; instances that failed are left out and counted. With true labels as
+    targets of the instances, it is about the phenomenon instead of the model.
 
     Parameters
     ----------
@@ -107,7 +108,8 @@ def fidelity_minus(
 
     .. math:: \mathrm{Fid}_- = \frac{1}{n} \sum_i f(G_i)_{c_i} - f(S_i)_{c_i}
 
-    Exactly 0 where every unit is selected; negative where the explained class becomes more likely.
+    Exactly 0 where every unit is selected and no neighbours were left out by sampling; negative where the explained
+    class becomes more likely.
 
     Parameters
     ----------

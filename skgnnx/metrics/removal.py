@@ -26,15 +26,21 @@ REMOVALS = {
     "node_feature": ("zero",),
 }
 SHORTENING = ("drop", "induced")
+OUT_OF_REACH, NOT_LISTED = -1, -2
 
 
 def outputs_of_parts(
-    E: Explanations, weights: Sequence[np.ndarray], *, removal: str | None = None, model: Any = None
+    E: Explanations,
+    weights: Sequence[np.ndarray],
+    *,
+    unlisted: Sequence[float] | None = None,
+    removal: str | None = None,
+    model: Any = None,
 ) -> Outputs:
     """Return what the model says of every instance, whole and with parts taken out.
 
-    What is not among the entries of an explanation stays as it is: edges that are there only for the degrees of the
-    outermost nodes, and everything out of reach.
+    What cannot be among the entries of an explanation stays as it is: loops, edges that are there only for the degrees
+    of the outermost nodes, and everything out of reach.
 
     Parameters
     ----------
@@ -42,6 +48,9 @@ def outputs_of_parts(
         The instances, and the entries of its kind that weights are about.
     weights : sequence of ndarray, each shaped like ``E.stored().values``
         How much of every entry is there, from 0 (removed) to 1 (as it is). "drop" and "induced" keep what is above 0.
+    unlisted : sequence of float, default=None
+        For each of the weights, how much is there of what reaches a prediction and is not among the entries, because
+        its neighbours were sampled (``max_edges``); None means all of it.
     removal : str, default=None
         How entries are taken out; None means the first of these.
 
@@ -78,8 +87,8 @@ def outputs_of_parts(
         parts = [torch.empty_like(full) for _ in weights]
         for batch in gnn.batches(removal=remove.how in SHORTENING):
             place = remove.places(batch, ok)
-            for part, weight in zip(parts, weights):
-                part[torch.from_numpy(batch.positions)] = remove.output(gnn, batch, place, weight, full)
+            for part, weight, rest in zip(parts, weights, [1.0] * len(parts) if unlisted is None else unlisted):
+                part[torch.from_numpy(batch.positions)] = remove.output(gnn, batch, place, weight, rest, full)
         kind = gnn.kind_of_output
     return Outputs(full, parts, kind, box.threshold, explained.targets).spread(ok, len(E))
 
@@ -107,7 +116,7 @@ class _Removal:
             self.key = key[self.order]
 
     def places(self, batch: GraphBatch, rows: np.ndarray) -> np.ndarray:
-        """Return for every edge, node or instance of a batch its row among the entries, -1 where it has none."""
+        """Return for every edge, node or instance of a batch its row among the entries, or why it has none."""
         instance = rows[batch.positions]
         if self.entries.ptr is None:
             return instance
@@ -115,16 +124,21 @@ class _Removal:
         owner = instance[(batch.edge_instance if of_edges else batch.node_instance).cpu().numpy()]
         ids = batch.edge_id if of_edges else batch.node_id
         wanted = owner * self.width + ids
+        reach = (batch.edge_reach & (batch.edge_index[0] != batch.edge_index[1])) if of_edges else batch.node_reach
+        missing = np.where(reach.cpu().numpy(), NOT_LISTED, OUT_OF_REACH)
         if not len(self.key):
-            return np.full(len(wanted), -1)
+            return missing
         place = np.minimum(np.searchsorted(self.key, wanted), len(self.key) - 1)
         known = (self.key[place] == wanted) & (ids < self.width)
-        return np.where(known, self.order[place], -1)
+        return np.where(known, self.order[place], missing)
 
-    def output(self, gnn: OpenBox, batch: GraphBatch, place: np.ndarray, weight: np.ndarray, full: Tensor) -> Tensor:
+    def output(
+        self, gnn: OpenBox, batch: GraphBatch, place: np.ndarray, weight: np.ndarray, unlisted: float, full: Tensor
+    ) -> Tensor:
         """Return the raw output (B, C) of a batch with a part taken out; exactly the whole one's where nothing is."""
         weight = weight[np.maximum(place, 0)] if len(weight) else np.ones(len(place))
-        weight[place < 0] = 1
+        weight[place == OUT_OF_REACH] = 1
+        weight[place == NOT_LISTED] = unlisted
         whole = full[torch.from_numpy(batch.positions)]
         changed = self._changed(batch, weight)
         if not changed.any():
