@@ -69,6 +69,7 @@ class Batcher:
         # Samples that have been run already, with the other features that they ran with and their outputs.
         self._tried: dict[Cut, tuple[GraphBatch | None, tuple[Tensor, Tensor] | None]] = {}
         self._normaliser = normaliser
+        self._sample = _spread(len(reference))
         self.sampler: NeighbourSampler | None = None
 
     def batches(
@@ -95,12 +96,12 @@ class Batcher:
         random_state : int, default=0
             Root seed of the samples.
         """
-        if not self._settled:
-            self._settle()
         self.sampler = None
         if max_edges is not None:
             limit = {"max_edges": max_edges, "random_state": random_state}
             self.sampler = NeighbourSampler(self.runs, self.setup, self.reference, self.targets, **limit)
+        if not self._settled:
+            self._settle()
         for part in np.split(positions, range(EXTRACTED_AT_ONCE, len(positions), EXTRACTED_AT_ONCE)):
             cut = Cut.RING if removal and self._least == Cut.NORMALISED else self._least
             yield from self._cut_out(part, cut, batch_size, removal)
@@ -143,7 +144,10 @@ class Batcher:
         if self.trace.fixed_size:
             self.runs.explain_singly("runs on graphs of one size only")
             return
-        n, sample = len(self.reference), self._sample
+        n = len(self.reference)
+        if self.sampler is not None and self._least != Cut.WHOLE:
+            self._sample = self.sampler.smallest(self._sample)
+        sample = self._sample
         try:
             self._least = self._least_exact(sample)
         except (RuntimeError, IndexError, ValueError):
@@ -154,15 +158,18 @@ class Batcher:
         if self._least == Cut.WHOLE:
             self._warn_if_whole()
         if n > 1 and not self.runs.mixes_batch:
-            some, elsewhere = self._tried.get(self._least, (None, None))
-            some = self._make(np.array([0, n - 1]), self._least, None) if some is None else some
+            some, elsewhere = self._several()
             if some is not None and not self.runs.independent(some, elsewhere):
                 self.runs.explain_singly("mixes the instances of a batch")
 
-    @property
-    def _sample(self) -> np.ndarray:
-        n = len(self.reference)
-        return np.linspace(0, n - 1, min(SAMPLED, n)).astype(int)
+    def _several(self) -> tuple[GraphBatch | None, tuple[Tensor, Tensor] | None]:
+        """Return a batch of several instances, with other features and the outputs for these where they are known."""
+        some, elsewhere = self._tried.get(self._least, (None, None))
+        if some is not None and (len(some) > 1 or self.sampler is None):
+            return some, elsewhere
+        if self.sampler is not None:
+            return self.sampler.some(_spread(len(self.reference)), self._least == Cut.WHOLE), None
+        return self._make(np.array([0, len(self.reference) - 1]), self._least, None), None
 
     def _trim(self, cut: Cut) -> Trim:
         """Return how much layers may leave out of batches that are cut like this."""
@@ -284,3 +291,7 @@ class Batcher:
             UserWarning,
             stacklevel=2,
         )
+
+
+def _spread(n: int) -> np.ndarray:
+    return np.linspace(0, n - 1, min(SAMPLED, n)).astype(int)

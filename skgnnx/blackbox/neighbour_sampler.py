@@ -99,20 +99,37 @@ class NeighbourSampler:
         whole : bool
             Whether predictions see whole graphs.
         """
-        X, trace = self.runs.X, self.setup.trace
-        groups = (
-            whole_graphs_in_groups(X, rows)
-            if whole
-            else receptive_fields_in_groups(X, rows, trace.hops or 0, 0, trace.both_ways)
-        )
         small, large = [], []
-        for part in (Part(*group) for group in groups):
+        for part in self._found(rows, whole):
             over = np.diff(part.graphs.edge_ptr) > self.max_edges
             if not over.all():
                 small.append(part.take(~over))
             if over.any():
                 large.append(self._thinned(part.take(over)))
         return Part.joined(small), Part.joined(large)
+
+    def smallest(self, rows: np.ndarray) -> np.ndarray:
+        """Return the instances, predicted from parts, that are not thinned; if all are, the smallest one."""
+        edges = np.concatenate([np.diff(part.graphs.edge_ptr) for part in self._found(rows, whole=False)])
+        return rows[edges <= max(self.max_edges, edges.min())]
+
+    def some(self, rows: np.ndarray, whole: bool) -> GraphBatch:
+        """Return a batch of some of the instances: those that are thinned, or the others if there are more."""
+        part = max((part for part in self.split(rows, whole) if part is not None), key=lambda part: len(part.rows))
+        return self._batch(part)
+
+    def _found(self, rows: np.ndarray, whole: bool) -> Iterator[Part]:
+        X, trace = self.runs.X, self.setup.trace
+        groups = (
+            whole_graphs_in_groups(X, rows)
+            if whole
+            else receptive_fields_in_groups(X, rows, trace.hops or 0, 0, trace.both_ways)
+        )
+        return (Part(*group) for group in groups)
+
+    def _batch(self, part: Part) -> GraphBatch:
+        rows, graphs = part
+        return GraphBatch(self.runs.X, rows, graphs, self.targets[rows], self.runs.device)
 
     def _thinned(self, part: Part) -> Part:
         both_ways = self.setup.trace.both_ways
@@ -136,7 +153,7 @@ class NeighbourSampler:
             Whether predictions see whole graphs.
         """
         for rows, graphs in self.runs.packed(part.graphs, part.rows, batch_size):
-            batch = GraphBatch(self.runs.X, rows, graphs, self.targets[rows], self.runs.device)
+            batch = self._batch(Part(rows, graphs))
             outputs = self.runs.outputs(batch)
             self.outputs[torch.from_numpy(rows).to(outputs.device)] = outputs
             self.setup.put(batch, self._trim(batch, whole))

@@ -282,6 +282,20 @@ def test_what_is_small_stays_as_it_is(conv, number):
         assert np.array_equal(F.masks[kind].ids, unlimited.masks[kind].ids) or kind == "feature"
 
 
+def test_large_instances_never_run_side_by_side():
+    sizes = []
+
+    class Counting(Network):
+        def forward(self, x, edge_index):
+            sizes.append(edge_index.shape[1])
+            return super().forward(x, edge_index)
+
+    X = Instances.from_nodes(GRAPH, np.arange(1, 11))
+    E = quietly(SensitivityAnalysis(Counting(layers.SAGEConv), mask="edge", max_edges=LIMIT), X)
+    assert 8 * min(said["edges"] for said in E.sampled) > GRAPH.num_edges
+    assert max(sizes) <= max(GRAPH.num_edges, 10 * LIMIT)
+
+
 def test_nothing_is_said_unless_something_is_left_out():
     explainer = SensitivityAnalysis(Network(layers.SAGEConv), mask="edge")
     assert "sampled" not in explainer.explain(NODE_INSTANCES).extras  # a warning would be an error
@@ -340,9 +354,9 @@ def test_what_is_said_travels(tmp_path):
     E.save(tmp_path / "file")
     assert Explanations.load(tmp_path / "file").sampled == E.sampled
     assert E[[3, 1]].sampled == [E.sampled[3], E.sampled[1]]
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Instances must have at most max_edges")
+    with pytest.warns(UserWarning, match="Got more in 4 of 7, .* the first is instance 0 .*") as said:
         F = explain_dataset(explainer, NODE_INSTANCES, chunk_size=2, store=tmp_path / "store")
+    assert len(said) == 1
     require_same(E, F)
     with pytest.raises(ValueError, match="Got .* with other parameters"):
         explain_dataset(clone(explainer).set_params(max_edges=LIMIT + 1), NODE_INSTANCES, store=tmp_path / "store")
