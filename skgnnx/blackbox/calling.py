@@ -19,7 +19,6 @@ _DATA_NAMES = frozenset({"data", "batch", "graph", "graphs", "g", "inputs", "bat
 
 
 NORMALISATION = ("normalisation",)
-MODIFIES_INPUT = "modifies input"
 
 
 class Handed(NamedTuple):
@@ -52,16 +51,12 @@ class ModelCall:
         The user's network; a plain callable takes a list of Data and returns an array.
     forward : callable or None
         ``forward(model, batch) -> Tensor`` for models that names cannot fill; `batch` is a PyG `Batch`.
-    facts : dict, optional
-        What is known of the model already, and where more of it is noted.
     """
 
-    def __init__(
-        self, model: Any, forward: Callable[[Any, Batch], Any] | None = None, facts: dict[str, Any] | None = None
-    ) -> None:
+    def __init__(self, model: Any, forward: Callable[[Any, Batch], Any] | None = None) -> None:
         self.model = model
         self.forward = forward
-        self.facts = {} if facts is None else facts
+        self._modifies_input: bool | None = None  # not known before the first run, which gets copies
 
     @cached_property
     def _names(self) -> Mapping[str, inspect.Parameter]:
@@ -70,8 +65,7 @@ class ModelCall:
 
     def __call__(self, batch: GraphBatch, x: Tensor | None = None) -> Tensor:
         """Return the raw output of the model on a batch, with other node features if given."""
-        modifies = self.facts.get(MODIFIES_INPUT)  # not known before the first run, which gets copies
-        if modifies is not False:
+        if self._modifies_input is not False:
             batch, x = batch.with_own_tensors(), None if x is None else x.clone()
         given = batch.x if x is None else x
         try:
@@ -79,8 +73,8 @@ class ModelCall:
                 output = self._run(batch, given)
         except (RuntimeError, IndexError) as error:
             raise self._explained(error, batch, given) from error
-        if modifies is None:
-            self.facts[MODIFIES_INPUT] = batch.is_modified() or (x is not None and x._version > 0)
+        if self._modifies_input is None:
+            self._modifies_input = batch.is_modified() or (x is not None and x._version > 0)
         return _as_tensor(output, self.model)
 
     def _run(self, batch: GraphBatch, x: Tensor | None) -> Any:

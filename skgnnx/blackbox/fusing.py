@@ -13,12 +13,10 @@ from torch_geometric.utils.sparse import set_sparse_value
 
 from skgnnx.blackbox.calling import ModelCall
 from skgnnx.blackbox.hooks import after_messages, mapped, replaced
-from skgnnx.blackbox.known_facts import is_plain
 from skgnnx.blackbox.masked_sum import PRODUCT_TYPES
 from skgnnx.blackbox.pyg_compat import ends_of_call, has_own_hooks, message_passing_modules
 from skgnnx.graphs.batch import GraphBatch
 
-FUSIONS = "fusions"
 Draw = Callable[[torch.Size, torch.Generator], Tensor]
 
 
@@ -71,8 +69,6 @@ def fusions(call: ModelCall, batch: GraphBatch) -> list[Fusion | str]:
     batch : GraphBatch
         A small graph with several messages per target.
     """
-    if FUSIONS in call.facts:
-        return list(call.facts[FUSIONS])
     layers = message_passing_modules(call.model)
     probe = _Probe({layer for _, layer in layers if has_own_hooks(layer)})
     try:
@@ -81,9 +77,6 @@ def fusions(call: ModelCall, batch: GraphBatch) -> list[Fusion | str]:
     except Exception:
         # Whatever a model says about a graph that is not the user's: it only runs slower.
         return []
-    others = [value for found in probe.found if isinstance(found, Fusion) for value in found.others.values()]
-    if all(map(is_plain, others)):
-        call.facts[FUSIONS] = tuple(probe.found)
     return probe.found
 
 

@@ -15,7 +15,6 @@ from skgnnx.blackbox import heads
 from skgnnx.blackbox.batching import Batcher
 from skgnnx.blackbox.calling import ModelCall
 from skgnnx.blackbox.cut_reference import CutReference, bytes_of_whole
-from skgnnx.blackbox.known_facts import facts_of
 from skgnnx.blackbox.masked_features import MaskedFeatures, masked_features
 from skgnnx.blackbox.normalisation import Normaliser
 from skgnnx.blackbox.plan import Setup
@@ -36,7 +35,7 @@ class OpenBox:
         self.X = X
         self.name = type(box.model).__name__
         self.device = _device_of(box.model)
-        self.call = ModelCall(box.model, box.forward, facts_of(box.model, box.forward, X))
+        self.call = ModelCall(box.model, box.forward)
         self._told_of_leak = False
 
     @cached_property

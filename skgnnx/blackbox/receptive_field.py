@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from skgnnx.blackbox.calling import ModelCall
 from skgnnx.blackbox.edge_matching import CallKind
-from skgnnx.blackbox.known_facts import MOST_CALLS
 from skgnnx.blackbox.probe_graphs import cycle, own_graph_batch, path, probe_batch
 from skgnnx.blackbox.probe_runs import (
     NAN,
@@ -26,7 +25,6 @@ from skgnnx.blackbox.recording import CallTracer
 from skgnnx.graphs.batch import GraphBatch
 from skgnnx.graphs.instances import Instances
 
-TRACE = "trace"
 LEAST_CALLS = 4
 LONG_PATH = 17  # layers for some edges only find one of theirs
 
@@ -100,15 +98,6 @@ def trace(call: ModelCall, X: Instances, device: torch.device) -> ModelTrace:
     -------
     ModelTrace
     """
-    if TRACE not in call.facts:
-        found = _measured(call, X, device)
-        if found.fixed_size or len(found.names) > MOST_CALLS:
-            return found  # measured on more of the user's graph than known facts are compared by
-        call.facts[TRACE] = found
-    return call.facts[TRACE]
-
-
-def _measured(call: ModelCall, X: Instances, device: torch.device) -> ModelTrace:
     if not isinstance(call.model, nn.Module):
         return ModelTrace([], [], [], [], [], [], None, False, [])
     beside = SideBySide(call, X, device)

@@ -32,7 +32,7 @@ def traces(model, X):
     with frozen(model), pytest.MonkeyPatch.context() as patch:
         together, runs = trace(call, X, torch.device("cpu")), call.runs
         patch.setattr(SideBySide, "_run", lambda *args: None)
-        return together, trace(ModelCall(model), X, torch.device("cpu")), runs
+        return together, trace(call, X, torch.device("cpu")), runs
 
 
 class Limited(nn.Module):
