@@ -69,9 +69,11 @@ class Tape:
     def _steps_of(self, operation: Operation) -> list[Step]:
         """Return the steps of an operation; lists of values are made, and taken apart, by steps of their own."""
         function, args = operation.function, operation.args
-        if operation.kwargs:
+        if any(isinstance(value, Place) for value in operation.kwargs.values()):
             function = partial(_with_keywords, function, len(args), tuple(operation.kwargs))
             args = (*args, *operation.kwargs.values())
+        elif operation.kwargs:
+            function = partial(function, **operation.kwargs)
         inputs = tuple(map(self._number, args))
         lists = [
             Step(_listed, tuple(map(self._number, value)), number)

@@ -103,6 +103,10 @@ def test_memory_that_is_written_to_starts_anew_in_every_step():
     check_tape(with_gradient(function), 4)
 
 
+def test_results_may_be_written_where_they_are_asked_for():
+    check_tape(lambda x: (torch.add(x.detach(), 1, alpha=3, out=torch.zeros(4, dtype=x.dtype)),), 4)
+
+
 def test_what_does_not_depend_on_the_inputs_is_done_once():
     large = torch.rand(50, 50, dtype=torch.float64)
     steps = check_tape(with_gradient(lambda x: (large @ large @ large).sum() * x), 4)._tape._steps
