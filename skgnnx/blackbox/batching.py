@@ -120,7 +120,10 @@ class Batcher:
             for some, graphs in self.runs.packed(found.graphs, found.rows, batch_size):
                 yield from self._proven(some, cut, batch_size, removal, graphs)
         if thinned is not None and self.sampler is not None:
-            yield from self.sampler.batches(thinned, batch_size, cut == Cut.WHOLE)
+            yield from self.sampler.batches(thinned, batch_size, cut == Cut.WHOLE, self._normaliser_of(cut))
+
+    def _normaliser_of(self, cut: Cut) -> Normaliser | None:
+        return self._normaliser if cut == Cut.NORMALISED else None
 
     def _found(self, rows: np.ndarray, cut: Cut) -> tuple[Part | None, Part | None]:
         """Return the instances that run as they are, and those that are thinned."""

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from skgnnx.blackbox.normalisation import Normaliser
 from skgnnx.blackbox.plan import Setup
 from skgnnx.blackbox.reference import PlainRuns
 from skgnnx.blackbox.shortcuts import Shortcuts
@@ -138,7 +139,9 @@ class NeighbourSampler:
         self._sizes.update(zip(part.rows.tolist(), zip(*counts, strict=True), strict=True))
         return Part(part.rows, graphs)
 
-    def batches(self, part: Part, batch_size: int | str, whole: bool) -> Iterator[GraphBatch]:
+    def batches(
+        self, part: Part, batch_size: int | str, whole: bool, normaliser: Normaliser | None
+    ) -> Iterator[GraphBatch]:
         """Yield batches of thinned instances that run like the model itself.
 
         No other prediction tells whether they are right: a thinned graph has one of its own.
@@ -151,9 +154,13 @@ class NeighbourSampler:
             Most instances in a batch.
         whole : bool
             Whether predictions see whole graphs.
+        normaliser : Normaliser or None
+            Hands true degrees to layers that take them; None where they are computed of what is left.
         """
         for rows, graphs in self.runs.packed(part.graphs, part.rows, batch_size):
             batch = self._batch(Part(rows, graphs))
+            if normaliser is not None and normaliser.prepare_part(rows, graphs.node_id, graphs.summing_nodes):
+                normaliser.hand_to(batch)
             outputs = self.runs.outputs(batch)
             self.outputs[torch.from_numpy(rows).to(outputs.device)] = outputs
             self.setup.put(batch, self._trim(batch, whole))

@@ -83,8 +83,14 @@ class Normaliser:
         """
         if not self._layers or self.X.exclude_link:
             return False
-        if self._ready[rows].all():
-            return True
+        if not self._ready[rows].all():
+            self._ready[rows] = self.prepare_part(rows, nodes, summing)
+        return bool(self._ready[rows].all())
+
+    def prepare_part(self, rows: np.ndarray, nodes: np.ndarray, summing: np.ndarray | None = None) -> bool:
+        """Do the same for instances of which a part is explained, given by its nodes."""
+        if not self._layers or self.X.exclude_link:
+            return False
         nodes = distinct(nodes)
         summing = nodes if summing is None else distinct(summing)
         ready = self._knows(nodes, summing)
@@ -94,7 +100,6 @@ class Normaliser:
         if not ready:
             whole = joint_neighbourhood(self.X, rows, nodes, self.setup.trace.both_ways, self.device)
             ready = self.learn(whole)
-        self._ready[rows] = ready
         return ready
 
     def _edges_to(self, nodes: np.ndarray) -> int:

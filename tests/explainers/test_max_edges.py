@@ -12,6 +12,7 @@ from torch import nn
 from torch_geometric import nn as layers
 from torch_geometric.data import Data
 from torch_geometric.nn import global_add_pool
+from torch_geometric.nn.conv.gcn_conv import gcn_norm
 
 from skgnnx import (
     Explanations,
@@ -207,7 +208,7 @@ def require_own_graphs(explainer, X):
         yield i, E, alone
 
 
-@pytest.mark.parametrize("conv", CONVS)
+@pytest.mark.parametrize("conv", [conv for conv in CONVS if conv != "normalised"])
 @torch.no_grad()
 def test_thinned_instances_are_graphs_of_their_own(conv):
     model = Network(CONVS[conv])
@@ -220,10 +221,40 @@ def test_thinned_instances_are_graphs_of_their_own(conv):
             assert E.extras["sampled"][i]["change"] == pytest.approx(float((left - whole)[E.targets[i]]), abs=1e-6)
 
 
+def scores_with_gates(model, gates):
+    """Scores of all nodes where the messages of the user's edges are scaled, by the degrees of the whole graph."""
+    edge_index, weight = gcn_norm(GRAPH.edge_index, None, GRAPH.num_nodes)
+    source, target = edge_index
+    real = GRAPH.edge_index[0] != GRAPH.edge_index[1]
+    weight = weight * torch.cat([gates[real], torch.ones(GRAPH.num_nodes)])  # own loops come last
+    x = GRAPH.x
+    for layer in (model.first, model.second):
+        x = torch.tanh(x) if layer is model.second else x
+        messages = weight[:, None] * layer.lin(x)[source]
+        x = torch.zeros(len(x), messages.shape[1]).index_add(0, target, messages) + layer.bias
+    return model.head(x)
+
+
+def test_layers_that_keep_normalised_edges_have_true_degrees():
+    model = Network(layers.GCNConv)
+    E = quietly(InputXGradient(model, mask="edge", max_edges=LIMIT), NODE_INSTANCES)
+    probabilities = model(GRAPH.x, GRAPH.edge_index).softmax(1).detach()
+    for i, said in enumerate(E.sampled):
+        ids, values = E.entries(i)
+        gates = torch.zeros(GRAPH.num_edges)
+        gates[ids if said else slice(None)] = 1
+        score = scores_with_gates(model, gates.requires_grad_())[NODES[i]]
+        (gradient,) = torch.autograd.grad(score[E.targets[i]], gates)
+        np.testing.assert_allclose(values, gradient[ids], rtol=0, atol=1e-6)
+        if said is not None:
+            change = (score.detach().softmax(0) - probabilities[NODES[i]])[E.targets[i]]
+            assert said["change"] == pytest.approx(float(change), abs=1e-6)
+
+
 @pytest.mark.parametrize("exclude_link", [False, True])
 def test_links(exclude_link):
     X = Instances.from_edges(GRAPH, [[0, 33, 5, 0], [1, 30, 12, 1]], exclude_link=exclude_link)
-    explainer = GNNExplainer(Network(layers.GCNConv, "edge"), epochs=3, tie_directions=False, max_edges=LIMIT)
+    explainer = GNNExplainer(Network(layers.SAGEConv, "edge"), epochs=3, tie_directions=False, max_edges=LIMIT)
     assert len(list(require_own_graphs(explainer, X))) == 3
     require_laws(explainer, X)
     if exclude_link:
@@ -335,7 +366,7 @@ def test_seeds_draw_other_neighbours():
 @pytest.mark.parametrize("output", ["regression", "binary_logit", "multilabel"])
 @torch.no_grad()
 def test_other_outputs(output):
-    model = Network(layers.GCNConv, columns=2 if output == "multilabel" else 1)
+    model = Network(layers.SAGEConv, columns=2 if output == "multilabel" else 1)
     X = NODE_INSTANCES.with_target(np.ones(len(NODES), dtype=int)) if output == "multilabel" else NODE_INSTANCES
     explainer = GNNExplainer(model, epochs=30, init_mean=0.0, tie_directions=False, output=output, max_edges=LIMIT)
     for i, E, alone in require_own_graphs(explainer, X):
