@@ -13,12 +13,14 @@ held before, the graph and its index among it: the budget and 300 MB are asked f
 from __future__ import annotations
 
 import argparse
+import tempfile
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from operator import itemgetter
+from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from side_by_side.command import environment
 from side_by_side.measuring import measured
@@ -56,12 +58,11 @@ def growth(num_nodes: int, toy: bool) -> dict[str, Any]:
     }
 
 
-def memory(num_nodes: int, toy: bool, budget: int) -> dict[str, Any]:
+def memory(saved: Path, budget: int) -> dict[str, Any]:
     """Return what a run takes under a budget."""
     torch.set_num_threads(1)
-    torch.manual_seed(0)
-    task = power_law(toy, num_nodes, EXPLAINED)
-    X = task.take(np.arange(min(len(task), IN_MEMORY))).instances()
+    task = torch.load(saved, weights_only=False)
+    X = task.instances()
     X.store.in_edges  # noqa: B018
     with measured() as cost, config_context(memory_budget=budget * 2**20):
         GNNExplainer(task.network, preset="pyg").explain(X)
@@ -73,6 +74,16 @@ def memory(num_nodes: int, toy: bool, budget: int) -> dict[str, Any]:
         "allowed MB": budget + ALLOWED,
         "ms per instance": 1e3 * cost.seconds / len(X),
     }
+
+
+def in_fresh_processes(task: Task) -> Iterator[dict[str, Any]]:
+    """Yield a row per budget; what a process has given back before would hide what it takes then."""
+    with tempfile.TemporaryDirectory() as folder:
+        saved = Path(folder) / "task.pt"
+        torch.save(task, saved)
+        for budget in BUDGETS:
+            with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as fresh:
+                yield fresh.submit(memory, saved, budget).result()
 
 
 def shown(row: dict[str, Any]) -> str:
@@ -99,10 +110,8 @@ def main() -> None:
         f"cost per edge of a computation graph, {large['nodes']:,} against {small['nodes']:,} nodes: "
         f"{large['ns per edge'] / small['ns per edge']:.2f} times"
     )
-    for budget in BUDGETS:
-        # What earlier runs have given back stays with a process, and would hide what this one takes.
-        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as fresh:
-            print(shown(fresh.submit(memory, sizes[-1], arguments.toy, budget).result()), flush=True)
+    for row in in_fresh_processes(power_law(arguments.toy, sizes[-1], IN_MEMORY)):
+        print(shown(row), flush=True)
 
 
 if __name__ == "__main__":
