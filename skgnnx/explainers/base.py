@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar, Literal, Self, dataclass_transform
 
 import numpy as np
-import torch
 from joblib import effective_n_jobs
 from joblib import hash as joblib_hash
 from sklearn.base import BaseEstimator, TransformerMixin, clone
-from sklearn.exceptions import NotFittedError
 from sklearn.utils import Tags, check_random_state
 
 from skgnnx.blackbox import BlackBox, OpenBox
+from skgnnx.blackbox.attempting import attempts
 from skgnnx.blackbox.gathering import Gathered, Masks
 from skgnnx.graphs import Explanations, Instances, check_instances
 from skgnnx.graphs.batch import GraphBatch
@@ -245,9 +244,13 @@ class BaseExplainer(SharedModelMixin, TransformerMixin, BaseEstimator):
         """Explain in this process, batch by batch."""
         box = self._box()
         with box.open(X) as gnn:
+
+            def explain_batch(batch: GraphBatch) -> Masks:
+                return self._explain_batch(gnn, batch, seed)
+
             gathered = Gathered(self._kind())
             for batch in gnn.batches(batch_size=self.batch_size, max_edges=self.max_edges, random_state=seed):
-                for part, masks, error in self._attempt(gnn, batch, seed):
+                for part, masks, error in attempts(explain_batch, batch, keep_going=self.on_error == "nan"):
                     gathered.add(gnn, part, masks, error)
                 if self.verbose:
                     print(f"[{type(self).__name__}] explained {len(gathered)} of {len(X)}")  # noqa: T201 (verbose)
@@ -266,40 +269,9 @@ class BaseExplainer(SharedModelMixin, TransformerMixin, BaseEstimator):
                 box={"output": gnn.box_output, "threshold": self.threshold, "forward": self.forward},
             )
 
-    def _attempt(
-        self, gnn: OpenBox, batch: GraphBatch, seed: int
-    ) -> Iterator[tuple[GraphBatch, Masks | None, str | None]]:
-        """Explain a batch; on memory shortage halve it, on failure find the instances that cause it."""
-        try:
-            masks = self._explain_batch(gnn, batch, seed)
-            _check_finite(masks, batch)
-            yield batch, masks, None
-            return
-        except NotFittedError:
-            raise
-        except (RuntimeError, ValueError, IndexError, FloatingPointError) as error:
-            short_of_memory = isinstance(error, RuntimeError) and "memory" in str(error).lower()
-            if len(batch) == 1 and self.on_error == "nan":
-                yield batch, None, f"{type(error).__name__}: {error}"
-                return
-            if len(batch) == 1 or not (short_of_memory or self.on_error == "nan"):
-                raise
-        middle = len(batch) // 2
-        for half in (batch.take(np.arange(middle)), batch.take(np.arange(middle, len(batch)))):
-            yield from self._attempt(gnn, half, seed)
-
     def _explain_batch(self, gnn: OpenBox, batch: GraphBatch, seed: int) -> Masks:
         """Return the masks of one batch of independent instances."""
         raise NotImplementedError(f"{type(self).__name__} must define _explain_batch(gnn, batch, seed) -> Masks.")
-
-
-def _check_finite(masks: Masks, batch: GraphBatch) -> None:
-    for values in (masks.edge, masks.node, masks.feature, masks.node_feature):
-        if values is not None and not bool(torch.isfinite(values).all()):
-            raise FloatingPointError(
-                f"Scores must be finite. Got NaN or infinity in a batch that starts at instance {batch.positions[0]}; "
-                "look for overflow in the model, or use on_error='nan'."
-            )
 
 
 def _width(X: Instances, key: str) -> int:
