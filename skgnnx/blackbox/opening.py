@@ -182,7 +182,7 @@ class Opening:
 
 
 def of_targets(values: Tensor, targets: Tensor | None) -> Tensor:
-    """Return the column of each row's target (B,)."""
+    """Return of every row of values (B, T) the one in the column of its target (B,)."""
     return values.gather(1, targets.view(-1, 1)).squeeze(1)  # type: ignore[union-attr]
 
 
