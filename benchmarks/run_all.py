@@ -4,7 +4,7 @@
     python benchmarks/run_all.py --large    # graphs of a million nodes, too; 10 GB of memory
     python benchmarks/run_all.py --toy      # a check that all still run; the page is printed, not written
 
-How defaults were found (`*_defaults.py`) is another matter, and not run.
+On a machine with a graphics card, scripts that know `--device` run on it a second time. How defaults were found (`*_defaults.py`) is another matter, and not run.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import torch
 from side_by_side.page import page
 
 HERE = Path(__file__).parent
@@ -33,6 +34,9 @@ def main() -> None:
     options = [f"--{name}" for name in ("toy", "large") if getattr(arguments, name)]
     scripts = [path for path in sorted(HERE.glob("*.py")) if path.stem != "run_all" and "_defaults" not in path.stem]
     found = [(path.name, outcome(path, options)) for path in scripts]
+    if torch.cuda.is_available():
+        on_card = [path for path in scripts if "--device" in run(path, "--help", stdout=subprocess.PIPE)]
+        found += [(f"{path.name} --device cuda", outcome(path, [*options, "--device", "cuda"])) for path in on_card]
     text = page(found, " ".join(["python benchmarks/run_all.py", *options]))
     out = arguments.out or (None if arguments.toy else PAGE)
     if out is None:
@@ -44,7 +48,7 @@ def main() -> None:
 def outcome(path: Path, options: list[str]) -> dict[str, Any]:
     """Return the rows of a script that gives them, which are shown as they come, or what it prints."""
     known = run(path, "--help", stdout=subprocess.PIPE)
-    options = [option for option in options if option in known]
+    options = [option for option in options if option in known or not option.startswith("-")]
     if "--json" not in known:
         return {"printed": run(path, *options, stdout=subprocess.PIPE)}
     with tempfile.TemporaryDirectory() as folder:
