@@ -28,10 +28,9 @@ BYTES_OF_BATCH = 300  # what a node or an edge of a batch takes that has been ru
 BYTES_OF_PRODUCT = 240  # what one edge takes while a layer normalises it and its place in a sparse product is found
 
 
-def bytes_of_whole(runs: PlainRuns, trace: ModelTrace) -> int:
+def bytes_of_whole(X: Instances, trace: ModelTrace) -> int:
     """Return the memory that one forward pass over the graphs of all instances takes, roughly."""
-    store = runs.X.store
-    graphs = np.unique(runs.X.graph_index)
+    store, graphs = X.store, np.unique(X.graph_index)
     size = int((np.diff(store.edge_ptr)[graphs] + np.diff(store.node_ptr)[graphs]).sum())
     return bytes_of(size, trace)
 
@@ -60,7 +59,7 @@ def wider_cut(runs: PlainRuns, trace: ModelTrace, batch: GraphBatch, ring: int) 
         Rings around what reaches an instance, one more than in the batch.
     """
     X, rows = batch.X, batch.positions
-    if not X.exclude_link and bytes_of_whole(runs, trace) <= memory_budget():
+    if not X.exclude_link and bytes_of_whole(X, trace) <= memory_budget():
         far = np.linspace(0, X.store.total_nodes - 1, FAR_NODES).astype(np.int64)
         nodes = distinct(np.concatenate([batch.graphs.node_id, far]))
         if 2 * degrees(X, nodes, trace.both_ways) > X.store.total_edges:
@@ -220,6 +219,6 @@ class CutReference:
         return MemoryError(
             f"The memory budget must hold a forward pass of {self.runs.name} over the whole graph, because its "
             f"predictions cannot be had from a part. Got {memory_budget() / 2**20:.0f} MB, needed about "
-            f"{bytes_of_whole(self.runs, self.setup.trace) / 2**20:.0f} MB; raise it with "
+            f"{bytes_of_whole(self.X, self.setup.trace) / 2**20:.0f} MB; raise it with "
             "config_context(memory_budget=...)."
         )

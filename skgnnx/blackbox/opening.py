@@ -18,6 +18,7 @@ from skgnnx.blackbox.normalisation import Normaliser
 from skgnnx.blackbox.plan import Setup
 from skgnnx.blackbox.receptive_field import ModelTrace, trace
 from skgnnx.blackbox.reference import FirstLook, PlainRuns
+from skgnnx.blackbox.structure import with_structure
 from skgnnx.config import memory_budget
 from skgnnx.graphs.batch import GraphBatch
 from skgnnx.graphs.computation_graph import receptive_fields, whole_graphs
@@ -45,7 +46,12 @@ class Opening:
     @cached_property
     def trace(self) -> ModelTrace:
         """What a forward pass does: calls, message widths, receptive field."""
-        return trace(self.call, self.X, self.device)
+        found = trace(self.call, self.X, self.device)
+        return with_structure(found, self.call, self.X, self.device) if self._is_too_large(found) else found
+
+    def _is_too_large(self, found: ModelTrace) -> bool:
+        """Return True if no run on a whole graph can tell whether a cut is right."""
+        return self.X.level != "graph" and bytes_of_whole(self.X, found) > memory_budget()
 
     @cached_property
     def _runs(self) -> PlainRuns:
@@ -62,7 +68,7 @@ class Opening:
     @cached_property
     def reference(self) -> Tensor:
         """The model's raw output (n, C) for every instance, on whole graphs, with nothing masked."""
-        if self.X.level != "graph" and bytes_of_whole(self._runs, self.trace) > memory_budget():
+        if self._is_too_large(self.trace):
             return CutReference(self._runs, self._setup, self._normaliser).outputs()
         local = self.trace.hops is not None or self.X.level == "graph"
         return self._runs.reference((lambda: self._look) if local else None)

@@ -167,7 +167,7 @@ def _one_by_one(call: ModelCall, batch: GraphBatch, far: int, calls: int) -> lis
         x[far] = NAN
     asked: list[tuple[Factors | None, Tensor | None]] = [(None, x), (leaving_nan(sender), None)]
     asked += [(leaving_nan(sender, number), None) for number in range(calls)]
-    return [_of_elements(run(call, batch, factors, x)[0], batch) for factors, x in asked]
+    return [of_elements(run(call, batch, factors, x)[0], batch) for factors, x in asked]
 
 
 def _hops(felt: list[tuple[int, int]], far: int) -> tuple[int | None, bool]:
@@ -193,5 +193,6 @@ def _felt(output: Tensor, node: int) -> tuple[int, int]:
     return (0, 0) if len(reached) == 0 else (max(-int(reached.min()), 0), max(int(reached.max()), 0))
 
 
-def _of_elements(output: Tensor, batch: GraphBatch) -> Tensor:
+def of_elements(output: Tensor, batch: GraphBatch) -> Tensor:
+    """Return the rows of a raw output that belong to the elements of a small graph."""
     return output[batch.rows] if batch.X.level == "node" else output

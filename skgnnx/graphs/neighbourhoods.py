@@ -13,7 +13,7 @@ from skgnnx.graphs.computation_graph import ComputationGraphs
 from skgnnx.graphs.instances import Instances
 from skgnnx.graphs.store import EdgeIndex
 
-ONE_WHOLE_OF, FEWEST_WHOLE = 64, 8
+ONE_WHOLE_OF, FEWEST_WHOLE, LARGEST_WHOLE = 64, 8, 50_000
 MARKS = 1 << 20
 LOOKED_AT_ONCE = 1 << 18
 
@@ -70,8 +70,8 @@ def condensed_neighbourhood(
     """Return one graph of some nodes, in which most of the outermost have only one of the edges that lead to them.
 
     Hubs are near to many instances, and most of what leads to them is near to none. One in 64 keeps all of its
-    edges, so that a model for which they matter gives itself away. So does a node that a loop leads to, because layers
-    do not count loops as they count others.
+    edges, the largest that is not too large among them, so that a model for which they matter gives itself away. So
+    does a node that a loop leads to, because layers do not count loops as they count others.
 
     Parameters
     ----------
@@ -123,7 +123,9 @@ def _kept(index: EdgeIndex, nodes: np.ndarray, summing: np.ndarray) -> tuple[np.
     condensed = np.flatnonzero(kept < count)
     num_whole = max(len(condensed) // ONE_WHOLE_OF, min(FEWEST_WHOLE, len(condensed) // 2))
     by_degree = condensed[np.argsort(count[condensed], kind="stable")]
-    whole = by_degree[np.arange(num_whole) * len(condensed) // max(num_whole, 1)]
+    # Some models ask for hubs only, so the largest is among them.
+    last = max(int(np.searchsorted(count[by_degree], LARGEST_WHOLE, side="right")), num_whole) - 1
+    whole = by_degree[np.linspace(last, 0, num_whole).astype(np.int64)]
     kept[whole] = count[whole]
     return count, kept
 

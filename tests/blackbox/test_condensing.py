@@ -27,6 +27,7 @@ def hubs(loops=0, undirected=False, seed=0):
         (random.choice(between, 400), random.choice(explained, 400)),
         (random.choice(hub, 500), random.choice(between, 500)),
         (random.choice(others, 3000), random.choice(hub, 3000)),
+        (random.choice(others, 250), np.full(250, 7)),
         (random.choice(others, 1000), random.choice(others, 1000)),
     ]
     edges = np.concatenate([np.stack(link) for link in links], axis=1)
@@ -68,6 +69,20 @@ class OwnDegrees(nn.Module):
         x = x if self.weighted else x / size.unsqueeze(1)
         for conv in self.convs:
             x = conv(x, edge_index, weight).tanh()
+        return x
+
+
+class HubsOnly(nn.Module):
+    """Changes features of nodes of which there are few: those with more than 200 edges."""
+
+    def __init__(self):
+        super().__init__()
+        self.convs = nn.ModuleList([layers.GraphConv(3, 4), layers.GraphConv(4, 2)])
+
+    def forward(self, x, edge_index):
+        x = x * (1 + (degree(edge_index[1], len(x)) > 200).unsqueeze(1).to(x.dtype))
+        for conv in self.convs:
+            x = conv(x, edge_index).tanh()
         return x
 
 
@@ -115,6 +130,7 @@ OTHERS = {
     "count blind": lambda: Stack(CountBlind(3, 4), CountBlind(4, 2)),
     "own degrees": lambda: OwnDegrees(weighted=False),
     "own degrees as weights": lambda: OwnDegrees(weighted=True),
+    "hubs only": HubsOnly,
 }
 
 

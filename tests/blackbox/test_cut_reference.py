@@ -5,7 +5,8 @@ import pytest
 import torch
 from torch import nn
 from torch_geometric.data import Data
-from torch_geometric.nn import ARMAConv, GATConv, GCNConv, GINConv, GraphNorm
+from torch_geometric.nn import ARMAConv, GATConv, GCNConv, GINConv, GraphConv, GraphNorm
+from torch_geometric.utils import degree
 
 from skgnnx import Instances, SensitivityAnalysis, config_context
 from skgnnx.blackbox import BlackBox
@@ -33,6 +34,26 @@ class Net(nn.Module):
         SEEN.append(len(x))
         x = self.norm(x)
         return self.convs[1](self.convs[0](x, edge_index).relu(), edge_index)
+
+
+class Degrees(nn.Module):
+    """Looks at edges besides the messages along them."""
+
+    def __init__(self, end, relative):
+        super().__init__()
+        self.end, self.relative = end, relative
+        self.convs = nn.ModuleList([GraphConv(3, 6), GraphConv(6, 2)])
+
+    def forward(self, x, edge_index):
+        size = degree(edge_index[self.end], len(x))
+        x = x * (size / size.max() if self.relative else size.log1p()).unsqueeze(1)
+        return self.convs[1](self.convs[0](x, edge_index).tanh(), edge_index)
+
+
+def one_way(n=400):
+    data = sparse_graph(n)
+    data.edge_index = data.edge_index[:, : n - 1].flip(0)
+    return data
 
 
 def sparse_graph(n=400):
@@ -80,4 +101,27 @@ def test_a_prediction_that_needs_the_whole_graph_says_so():
         config_context(memory_budget=20_000),
         pytest.raises(MemoryError, match="whole graph.*needed about.*memory_budget"),
     ):
+        SensitivityAnalysis(model).explain(X)
+
+
+@pytest.mark.parametrize("data", [one_way(), sparse_graph()], ids=["one way", "both ways"])
+def test_edges_that_leave_what_reaches_a_prediction_count_where_the_model_counts_them(data):
+    torch.manual_seed(0)
+    model, nodes = Degrees(end=0, relative=False).eval(), np.arange(0, 40, 5)
+    X = Instances.from_nodes(data, nodes, target=1)
+    with pytest.warns(UserWarning, match="whole graph"):
+        whole = SensitivityAnalysis(model, output="logits").explain(X)
+    with config_context(memory_budget=40_000):
+        E = SensitivityAnalysis(model, output="logits").explain(X)
+        with BlackBox(model).open(X) as gnn:
+            torch.testing.assert_close(gnn.reference, model(data.x, data.edge_index)[nodes])
+    for i in range(len(X)):
+        np.testing.assert_allclose(E[i], whole[i], atol=1e-6)
+
+
+@pytest.mark.parametrize("end", [0, 1])
+def test_edges_from_everywhere_need_the_whole_graph(end):
+    torch.manual_seed(0)
+    model, X = Degrees(end, relative=True).eval(), Instances.from_nodes(sparse_graph(), [390])
+    with config_context(memory_budget=20_000), pytest.raises(MemoryError, match="whole graph"):
         SensitivityAnalysis(model).explain(X)
