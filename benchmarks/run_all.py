@@ -4,7 +4,8 @@
     python benchmarks/run_all.py --large    # graphs of a million nodes, too; 10 GB of memory
     python benchmarks/run_all.py --toy      # a check that all still run; the page is printed, not written
 
-On a machine with a graphics card, scripts that know `--device` run on it a second time. How defaults were found (`*_defaults.py`) is another matter, and not run.
+On a machine with a graphics card, scripts that know `--device` run on it a second time. How defaults were found
+(`*_defaults.py`) is another matter, and not run.
 """
 
 from __future__ import annotations

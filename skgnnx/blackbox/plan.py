@@ -26,7 +26,7 @@ from skgnnx.blackbox.pyg_compat import ends_of_call, message_passing_modules, mu
 from skgnnx.blackbox.receptive_field import ModelTrace
 from skgnnx.blackbox.reference import PlainRuns
 from skgnnx.blackbox.sparse_values import missing_values
-from skgnnx.blackbox.trimming import Prefixes, Trim
+from skgnnx.blackbox.trimming import Prefixes, Trim, is_mistakable
 from skgnnx.graphs.batch import GraphBatch
 from skgnnx.graphs.instances import Instances
 from skgnnx.graphs.unions import by_distance, unlinked
@@ -91,7 +91,7 @@ class Setup:
     def put(self, batch: GraphBatch, trim: Trim) -> None:
         """Let layers leave so much out of a batch, and of what will be cut from it."""
         batch.trim = int(trim)
-        batch.memo[PLAN] = Plan(self, batch, trim)
+        batch.memo[PLAN] = Plan(self, batch, Trim.NONE if is_mistakable(batch, trim) else trim)
 
     def run(self, batch: GraphBatch, x: Tensor | None = None, mask: Tensor | Sequence[Tensor] | None = None) -> Tensor:
         """Return the raw output of the model on a batch, with other node features or under an edge mask."""

@@ -13,6 +13,7 @@ from torch_geometric.utils import is_sparse
 from skgnnx.blackbox.constants import Constants
 from skgnnx.blackbox.hooks import mapped
 from skgnnx.graphs.batch import UNTRIMMED, GraphBatch
+from skgnnx.graphs.computation_graph import ComputationGraphs
 
 FEWEST_ROWS = 16
 
@@ -56,9 +57,7 @@ class Prefixes:
         graphs = batch.graphs
         self._constants = constants
         self._checked: dict[int, Any] = {}
-        within = np.cumsum(np.bincount(graphs.node_level, minlength=1))
-        # Few rows are multiplied by other kernels than many, which round differently: batching is to change nothing.
-        self._nodes = np.maximum(within, min(FEWEST_ROWS, within[-1]))
+        self._nodes = _rows_within(graphs)
         self._edges = np.concatenate([[0], np.cumsum(np.bincount(graphs.edge_level, minlength=1))])
 
     def nodes(self, distance: int) -> int:
@@ -121,3 +120,27 @@ class Prefixes:
         if nodes is not None and len(value) == nodes:
             return self._constants.first(value, self.nodes(distance))
         return self._constants.first(value, self.edges(distance)) if len(value) == edges else value
+
+
+def is_mistakable(batch: GraphBatch, trim: Trim) -> bool:
+    """Return True if layers could take rows of nodes for rows of edges, or the other way round, by their number.
+
+    Parameters
+    ----------
+    batch : GraphBatch
+    trim : Trim
+        What they leave out.
+    """
+    if trim >= Trim.EDGES:
+        return trim == Trim.EDGES and batch.num_edges == batch.num_nodes
+    has_attributes = any(column.slot == "edge" for column in batch.X.store.columns.values())
+    return has_attributes and batch.num_edges in _rows_within(batch.graphs)
+
+
+def _rows_within(graphs: ComputationGraphs) -> np.ndarray:
+    """Return how many nodes are at most so many messages away, but not too few.
+
+    Few rows are multiplied by other kernels than many, which round differently: batching is to change nothing.
+    """
+    within = np.cumsum(np.bincount(graphs.node_level, minlength=1))
+    return np.maximum(within, min(FEWEST_ROWS, within[-1]))

@@ -418,6 +418,28 @@ def test_as_many_edges_as_nodes(kind):
             check_shortcuts(gnn)
 
 
+@pytest.mark.parametrize("kind", ["gine", "rgcn", "gat"])
+def test_edges_are_removed_until_there_are_as_many_as_nodes(kind):
+    """A batch that is made of another one has no sample of its own to show that rows are mistaken."""
+    make = {
+        "gine": lambda: layers.GINEConv(nn.Linear(4, 4), edge_dim=1),
+        "rgcn": lambda: layers.RGCNConv(4, 4, 2),
+        "gat": lambda: layers.GATConv(4, 4, edge_dim=1),
+    }[kind]
+    data = random_graph(1, nodes=30, edges=90, features=4, dtype=torch.float64)
+    data.edge_attr = torch.rand(data.num_edges, 1, dtype=torch.float64)
+    if kind == "rgcn":
+        data.edge_attr = torch.randint(2, (data.num_edges,))
+    with opened(seeded(lambda: Weighted(make(), make())).double(), Instances.from_nodes(data, [0, 7])) as gnn:
+        (batch,) = gnn.batches(removal=True)
+        assert batch.num_edges >= batch.num_nodes
+        for count in range(batch.num_edges + 1):
+            keep = np.arange(batch.num_edges) < count
+            few = batch.keep_edges(keep)
+            expected = gnn.call(few.keep_edges(np.ones(count, dtype=bool)))[few.rows]
+            torch.testing.assert_close(gnn.forward(few), expected)
+
+
 @given(
     seed=st.integers(0, 2**10),
     kind=st.sampled_from(sorted(PLAIN) + sorted(MODELS)),
