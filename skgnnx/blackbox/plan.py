@@ -89,9 +89,10 @@ class Setup:
         return batch.memo[PLAN]
 
     def put(self, batch: GraphBatch, trim: Trim) -> None:
-        """Let layers leave so much out of a batch, and of what will be cut from it."""
+        """Let layers leave so much out of a batch, and of what will be cut from it, if they can tell what is what."""
+        trim = Trim.NONE if is_mistakable(batch, trim) else trim
         batch.trim = int(trim)
-        batch.memo[PLAN] = Plan(self, batch, Trim.NONE if is_mistakable(batch, trim) else trim)
+        batch.memo[PLAN] = Plan(self, batch, trim)
 
     def run(self, batch: GraphBatch, x: Tensor | None = None, mask: Tensor | Sequence[Tensor] | None = None) -> Tensor:
         """Return the raw output of the model on a batch, with other node features or under an edge mask."""

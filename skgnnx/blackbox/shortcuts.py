@@ -44,7 +44,7 @@ class Shortcuts:
         first = Trim.NONE if self.runs.X.level == "graph" else Trim.TARGETS
         for trim in list(Trim)[first:]:
             if self._agrees(batch, trim, x, expected, awake=elsewhere is not None):
-                return trim
+                return Trim(batch.trim)
         self.setup.give_up_fusing()
         return Trim.NONE
 
