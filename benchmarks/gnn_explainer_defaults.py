@@ -1,6 +1,6 @@
 """How the defaults of GNNExplainer were found: by fidelity, never by ground truth.
 
-    python benchmarks/gnn_explainer_defaults.py          # the whole grid, about 5 minutes
+    python benchmarks/gnn_explainer_defaults.py          # the whole grid, about half a minute
     python benchmarks/gnn_explainer_defaults.py --toy    # a check that it still runs, seconds
 
 Every setting explains three data sets that no table of the documentation is made of: BA-Shapes with random attachment
