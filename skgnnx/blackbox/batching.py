@@ -211,7 +211,7 @@ class Batcher:
                 return
             tried = self._made(rows, cut)
             batch = self._make(rows, cut, graphs) if tried is None else tried
-            if batch is not None and self._is_proven(batch, cut):
+            if batch is not None and self._runs_as_expected(batch, cut):
                 yield batch
                 return
             if cut == Cut.WHOLE:
@@ -228,7 +228,8 @@ class Batcher:
                 f"{self.runs.name} must give an instance the same output alone and among others. Got other outputs for "
                 f"instance {rows[0]} alone; pass 'batch' to its pooling and normalisation."
             )
-        self.runs.explain_singly("mixes the instances of a batch")
+        if not self.runs.mixes_batch:
+            self.runs.explain_singly("mixes the instances of a batch")
         for row in rows:
             yield from self._proven(np.array([row]), self._least, batch_size, removal)
 
@@ -262,6 +263,17 @@ class Batcher:
         if cut == Cut.WHOLE or self.trace.hops is None:
             return whole_graphs(X, rows)
         return receptive_fields(X, rows, self.trace.hops, int(cut == Cut.RING), self.trace.both_ways)
+
+    def _runs_as_expected(self, batch: GraphBatch, cut: Cut) -> bool:
+        """Return True if a batch is proven; a model may refuse parts of a graph, or several graphs at once."""
+        try:
+            return self._is_proven(batch, cut)
+        except (RuntimeError, IndexError, ValueError):
+            if cut == Cut.WHOLE and len(batch) == 1:
+                raise
+            if cut == Cut.WHOLE:
+                self.runs.explain_singly("takes one instance at a time")
+            return False
 
     def _is_proven(self, batch: GraphBatch, cut: Cut) -> bool:
         self.setup.put(batch, self._trim(cut))

@@ -21,7 +21,7 @@ from skgnnx.blackbox.reference import FirstLook, PlainRuns
 from skgnnx.blackbox.structure import with_structure
 from skgnnx.config import memory_budget
 from skgnnx.graphs.batch import GraphBatch
-from skgnnx.graphs.computation_graph import receptive_fields, whole_graphs
+from skgnnx.graphs.computation_graph import ComputationGraphs, receptive_fields, whole_graphs
 from skgnnx.graphs.instances import Instances
 
 
@@ -132,7 +132,15 @@ class Opening:
     @cached_property
     def _look(self) -> FirstLook:
         rows, hops, both_ways = np.array([0]), self.trace.hops, self.trace.both_ways
-        cut = whole_graphs(self.X, rows) if hops is None else receptive_fields(self.X, rows, hops, 0, both_ways)
+        if hops is not None and self.X.level != "graph":
+            try:
+                return self._looked_at(rows, receptive_fields(self.X, rows, hops, 0, both_ways))
+            except Exception:  # not every model takes so few nodes, and each refuses in its own way
+                if self._is_too_large(self.trace):
+                    raise
+        return self._looked_at(rows, whole_graphs(self.X, rows))
+
+    def _looked_at(self, rows: np.ndarray, cut: ComputationGraphs) -> FirstLook:
         batch = GraphBatch(self.X, rows, cut, device=self.device)
         with heads.HeadRecorder() as recorder, torch.no_grad():
             output = self.call(batch)

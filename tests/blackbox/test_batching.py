@@ -532,3 +532,33 @@ def test_features_of_the_probe_may_be_refused(error):
     X = Instances.from_nodes(data)
     with opened(Asserting(error).double().eval(), X) as gnn:
         assert sum(len(batch) for batch in gnn.batches()) == 12
+
+
+class Numbered(nn.Module):
+    """Takes no more nodes than it has numbers for, and no fewer than it likes."""
+
+    def __init__(self, fewest, most):
+        super().__init__()
+        self.fewest, self.places = fewest, nn.Embedding(most, 3)
+        self.convs = nn.ModuleList([layers.GraphConv(3, 4), layers.GraphConv(4, 2)])
+
+    def forward(self, x, edge_index):
+        if len(x) < self.fewest:
+            raise ValueError("more nodes")
+        if self.places.num_embeddings < 10**4:
+            x = x + self.places.weight[: len(x)]
+        return self.convs[1](self.convs[0](x, edge_index).tanh(), edge_index)
+
+
+@pytest.mark.parametrize("undirected", [False, True])
+@pytest.mark.parametrize(("fewest", "most"), [(1, 60), (20, 60), (20, 10**4)])
+def test_models_that_refuse_small_parts_or_several_graphs_get_what_they_take(fewest, most, undirected):
+    data = random_graph(0, nodes=60, edges=150, undirected=undirected)
+    model, nodes = seeded(lambda: Numbered(fewest, most)), [3, 17, 30, 41, 59]
+    with ignoring_whole_graphs(), opened(model, Instances.from_nodes(data, nodes)) as gnn:
+        torch.testing.assert_close(gnn.reference, model(data.x, data.edge_index)[nodes])
+        for batch in gnn.batches():
+            mask = torch.zeros(batch.num_edges)
+            expected = model(data.x, data.edge_index[:, :0])[nodes][torch.from_numpy(batch.positions)]
+            torch.testing.assert_close(gnn.forward(batch), gnn.reference[torch.from_numpy(batch.positions)])
+            torch.testing.assert_close(gnn.forward(batch, edge_mask=mask), expected)
