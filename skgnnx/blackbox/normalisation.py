@@ -16,7 +16,7 @@ from skgnnx.blackbox.edge_matching import CallKind, match_edges
 from skgnnx.blackbox.hooks import replaced
 from skgnnx.blackbox.normalised_edges import Normalised, by_edge_and_loop, handed
 from skgnnx.blackbox.plan import Setup
-from skgnnx.blackbox.pyg_compat import ends_of_call, nodes_of_call, normalising_layers
+from skgnnx.blackbox.pyg_compat import ends_of_call, is_normalisation, nodes_of_call, normalising_layers
 from skgnnx.graphs.batch import GraphBatch
 from skgnnx.graphs.columns import stable_order
 from skgnnx.graphs.instances import Instances
@@ -189,8 +189,8 @@ class Normaliser:
         before: tuple[Any, ...] = ()
         for (name, layer), (edge_index, weight) in cached.items():
             use = self._uses.get(name)
-            if use is None or edge_index.layout != torch.strided:
-                return {}  # a sparse matrix holds no list of edges that could be shortened
+            if use is None:
+                return {}
             if not (before and _equal(before[:2], (edge_index, weight)) and before[2:] == (layer.flow, use.kind)):
                 found = match_edges(ends_of_call(edge_index, layer).cpu().numpy(), own, use.kind)
                 if found is None or not found.certain:
@@ -211,7 +211,7 @@ class Normaliser:
             with counted(self._layers, condensed):
                 run()
             kept = {named: named[1]._cached_edge_index for named in self._layers}
-            return {named: cache for named, cache in kept.items() if cache is not None}
+            return {named: cache for named, cache in kept.items() if is_normalisation(cache)}
         except Exception:
             return {}  # whatever a model says about messages of zero: it only runs slower
         finally:

@@ -62,7 +62,20 @@ def message_dim(layer: MessagePassing, message: Tensor) -> int:
 def normalising_layers(model: nn.Module) -> list[tuple[str, MessagePassing]]:
     """Return the named layers that keep normalised edges as a pair (edge_index, weight) when asked to."""
     layers = message_passing_modules(model)
-    return [(n, layer) for n, layer in layers if hasattr(layer, "_cached_edge_index") and hasattr(layer, "cached")]
+    return [(name, layer) for name, layer in layers if {"_cached_edge_index", "cached"} <= vars(layer).keys()]
+
+
+def is_normalisation(kept: Any) -> bool:
+    """Return True if what a layer keeps is a pair (edge_index, weight), not something else under the same name.
+
+    A sparse matrix is something else: it holds no list of edges that could be shortened.
+    """
+    if not isinstance(kept, tuple) or len(kept) != 2 or not torch.is_tensor(kept[0]):
+        return False
+    edges, weight = kept
+    is_list = edges.dim() == 2 and len(edges) == 2 and edges.dtype == torch.long and edges.layout == torch.strided
+    fits = weight is None or (torch.is_tensor(weight) and weight.shape[:1] == edges.shape[1:])
+    return is_list and fits
 
 
 def has_own_hooks(layer: MessagePassing) -> bool:

@@ -55,6 +55,32 @@ class CountBlind(layers.GCNConv):
         return self.propagate(kept[0], x=self.lin(x), edge_weight=kept[1]) + self.bias
 
 
+class KeepsOther(layers.GraphConv):
+    """Keeps something else under the name under which others keep normalised edges."""
+
+    def __init__(self, inside, outside, keep):
+        super().__init__(inside, outside)
+        self.keep, self.cached, self._cached_edge_index = keep, False, None
+
+    def forward(self, x, edge_index):
+        if self.cached:
+            self._cached_edge_index = self.keep(edge_index)
+        return super().forward(x, edge_index)
+
+
+class NoSwitch(layers.GraphConv):
+    """Keeps nothing, and says so where others can be told."""
+
+    cached, _cached_edge_index = property(lambda self: False), None
+
+
+class Relative(CountBlind):
+    """Divides weights by the largest weight of all."""
+
+    def message(self, x_j, edge_weight):
+        return x_j * (edge_weight / edge_weight.max()).unsqueeze(1)
+
+
 class OwnDegrees(nn.Module):
     """Divides features by the logarithm of degrees, none of which is less than 2."""
 
@@ -131,6 +157,17 @@ OTHERS = {
     "own degrees": lambda: OwnDegrees(weighted=False),
     "own degrees as weights": lambda: OwnDegrees(weighted=True),
     "hubs only": HubsOnly,
+    "no switch": lambda: Stack(NoSwitch(3, 4), NoSwitch(4, 2)),
+    **{
+        f"keeps {kept}": lambda keep=keep: Stack(KeepsOther(3, 4, keep), KeepsOther(4, 2, keep))
+        for kept, keep in {
+            "edges only": lambda edges: edges,
+            "names": lambda edges: {"edges": edges, "weight": None},
+            "three": lambda edges: (edges, None, 1.0),
+            "weight first": lambda edges: (torch.ones(edges.shape[1]), edges),
+            "one weight": lambda edges: (edges, torch.ones(1)),
+        }.items()
+    },
 }
 
 
@@ -239,3 +276,8 @@ def test_edges_that_stay_come_from_near_nodes_where_they_can():
 def test_nothing_is_condensed_where_most_edges_would_stay():
     ring = torch.stack([torch.arange(30), (torch.arange(30) + 1) % 30])
     assert condensed(Instances.from_nodes(Data(x=torch.ones(30, 1), edge_index=ring), [3, 9]))[2] is None
+
+
+def test_weights_relative_to_the_largest_need_the_whole_graph(monkeypatch):
+    with pytest.raises(MemoryError, match="whole graph"):
+        reference(seeded(lambda: Stack(Relative(3, 4), Relative(4, 2))).double(), hubs(), monkeypatch, budget=100_000)
