@@ -57,6 +57,8 @@ class ModelTrace:
         True if the model runs only on graphs as large as the user's own.
     leaks : bool
         True if what one node holds reaches another by other ways than the messages of its layers.
+    outer_degrees : bool
+        True if degrees of the farthest nodes are felt; asked only where no run on a whole graph fits.
     """
 
     names: list[str]
@@ -70,6 +72,7 @@ class ModelTrace:
     reach: list[int]
     fixed_size: bool = False
     leaks: bool = False
+    outer_degrees: bool = False
 
     @property
     def kinds(self) -> list[CallKind]:

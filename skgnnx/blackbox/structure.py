@@ -8,13 +8,14 @@ import numpy as np
 import torch
 
 from skgnnx.blackbox.calling import ModelCall
-from skgnnx.blackbox.probe_graphs import Part, probe_batch
+from skgnnx.blackbox.probe_graphs import Part, path, probe_batch
 from skgnnx.blackbox.probe_runs import distinct_features, run, same_outputs
 from skgnnx.blackbox.receptive_field import ModelTrace, of_elements
 from skgnnx.blackbox.waking import Awake
 from skgnnx.graphs.instances import Instances
 
 NUM_NODES = 9
+FARTHER = 4  # rings beyond the farthest senders whose degrees are changed
 NODES = np.arange(NUM_NODES)
 # As many edges each: two that lead to every node and two that leave it; a node that hears of all others, and one that
 # all others hear of; all of them from the first half of the nodes to the second.
@@ -46,7 +47,8 @@ def with_structure(found: ModelTrace, call: ModelCall, X: Instances, device: tor
     Returns
     -------
     ModelTrace
-        With `both_ways` if edges that leave a graph change outputs on it, with no `hops` if edges elsewhere do.
+        With `both_ways` if edges that leave a graph change outputs on it, with more `hops` if degrees are felt from
+        farther than messages, with none if edges elsewhere are, and with `outer_degrees`.
     """
     if found.hops is None:
         return found
@@ -60,4 +62,31 @@ def with_structure(found: ModelTrace, call: ModelCall, X: Instances, device: tor
             return found  # not every model takes such graphs, and each refuses in its own way
         outputs.append(of_elements(output, batch)[:NUM_NODES])
     elsewhere, leaving = (not same_outputs(outputs[0], output) for output in outputs[1:])
-    return replace(found, both_ways=found.both_ways or leaving, hops=None if elsewhere else found.hops)
+    both_ways = found.both_ways or leaving
+    farther = _felt_degrees(found.hops, both_ways, call, X, device)
+    beyond = max(farther, default=0)
+    hops = None if elsewhere or beyond == FARTHER else found.hops + (beyond + 1 if beyond else 0)
+    return replace(found, both_ways=both_ways, hops=hops, outer_degrees=0 in farther and not beyond)
+
+
+def _felt_degrees(hops: int, both_ways: bool, call: ModelCall, X: Instances, device: torch.device) -> list[int]:
+    """Return how much farther away than the farthest messages degrees are felt, 0 for those of the farthest senders.
+
+    In each copy of a path another node has one more neighbour, which is too far away from the end to be heard of.
+    """
+    last = hops + FARTHER + 1
+    far, other = last + 1, last + 2
+    edges = path(last + 1, both_ways=both_ways).edges
+    parts = []
+    for place in [other, *(last - hops - more for more in range(FARTHER + 1))]:
+        extra = np.array([[far, place], [place, far]] if both_ways else [[far], [place]])
+        parts.append(Part(np.concatenate([edges, extra], axis=1), last + 3))
+    batch = probe_batch(X, parts, device)
+    x = distinct_features(batch)
+    try:
+        with Awake():
+            output = run(call, batch, x=None if x is None else torch.cat([x[: last + 3]] * len(parts)))[0]
+    except Exception:
+        return []  # not every model takes such graphs, and each refuses in its own way
+    ends = of_elements(output, batch)[last :: last + 3]
+    return [more for more in range(FARTHER + 1) if not same_outputs(ends[0], ends[more + 1])]

@@ -99,14 +99,16 @@ class OwnDegrees(nn.Module):
 
 
 class HubsOnly(nn.Module):
-    """Changes features of nodes of which there are few: those with more than 200 edges."""
+    """Changes features of nodes of which there are few: those whose degree is in a range."""
 
-    def __init__(self):
+    def __init__(self, fewest, most):
         super().__init__()
+        self.fewest, self.most = fewest, most
         self.convs = nn.ModuleList([layers.GraphConv(3, 4), layers.GraphConv(4, 2)])
 
     def forward(self, x, edge_index):
-        x = x * (1 + (degree(edge_index[1], len(x)) > 200).unsqueeze(1).to(x.dtype))
+        size = degree(edge_index[1], len(x)).unsqueeze(1)
+        x = x * (1 + ((size >= self.fewest) & (size < self.most)).to(x.dtype))
         for conv in self.convs:
             x = conv(x, edge_index).tanh()
         return x
@@ -156,7 +158,8 @@ OTHERS = {
     "count blind": lambda: Stack(CountBlind(3, 4), CountBlind(4, 2)),
     "own degrees": lambda: OwnDegrees(weighted=False),
     "own degrees as weights": lambda: OwnDegrees(weighted=True),
-    "hubs only": HubsOnly,
+    "hubs only": lambda: HubsOnly(200, 1000),
+    "small hubs only": lambda: HubsOnly(4, 5),
     "no switch": lambda: Stack(NoSwitch(3, 4), NoSwitch(4, 2)),
     **{
         f"keeps {kept}": lambda keep=keep: Stack(KeepsOther(3, 4, keep), KeepsOther(4, 2, keep))
@@ -171,7 +174,7 @@ OTHERS = {
 }
 
 
-def reference(model, data, monkeypatch, budget=400_000):
+def reference(model, data, monkeypatch, budget=200_000):
     """The reference without a run on the whole graph, and whether condensed neighbourhoods were learned from."""
     learned = []
     learn = Normaliser.learn_condensed

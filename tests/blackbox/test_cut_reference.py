@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch_geometric.data import Data
 from torch_geometric.nn import ARMAConv, GATConv, GCNConv, GINConv, GraphConv, GraphNorm
-from torch_geometric.utils import degree
+from torch_geometric.utils import degree, scatter
 
 from skgnnx import Instances, SensitivityAnalysis, config_context
 from skgnnx.blackbox import BlackBox
@@ -48,6 +48,21 @@ class Degrees(nn.Module):
         size = degree(edge_index[self.end], len(x))
         x = x * (size / size.max() if self.relative else size.log1p()).unsqueeze(1)
         return self.convs[1](self.convs[0](x, edge_index).tanh(), edge_index)
+
+
+class OfNeighbours(nn.Module):
+    """Weighs edges by degrees that are farther away than messages go."""
+
+    def __init__(self, conv):
+        super().__init__()
+        self.convs = nn.ModuleList([conv(3, 6), conv(6, 2)])
+
+    def forward(self, x, edge_index):
+        source, target = edge_index
+        size = scatter(degree(target, len(x)).sqrt()[source], target, 0, len(x)) + 1
+        for conv in self.convs:
+            x = conv(x, edge_index, 1 / size[source]).tanh()
+        return x
 
 
 def one_way(n=400):
@@ -125,3 +140,12 @@ def test_edges_from_everywhere_need_the_whole_graph(end):
     model, X = Degrees(end, relative=True).eval(), Instances.from_nodes(sparse_graph(), [390])
     with config_context(memory_budget=20_000), pytest.raises(MemoryError, match="whole graph"):
         SensitivityAnalysis(model).explain(X)
+
+
+@pytest.mark.parametrize("data", [one_way(), sparse_graph()], ids=["one way", "both ways"])
+@pytest.mark.parametrize("conv", [GCNConv, GraphConv])
+def test_degrees_that_are_felt_from_farther_than_messages_are_true(conv, data):
+    torch.manual_seed(0)
+    model, nodes = OfNeighbours(conv).eval(), np.arange(0, 40, 5)
+    with config_context(memory_budget=40_000), BlackBox(model).open(Instances.from_nodes(data, nodes)) as gnn:
+        torch.testing.assert_close(gnn.reference, model(data.x, data.edge_index)[nodes])
