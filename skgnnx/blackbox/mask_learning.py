@@ -66,7 +66,9 @@ def learn_masks(
     try:
         return descend("" if taped else "not asked for")
     except TapeError as error:
-        return descend(str(error))
+        problem = str(error)
+    # Only now, because an error that is being handled keeps everything alive that led to it.
+    return descend(problem)
 
 
 def _descend(

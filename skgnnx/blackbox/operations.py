@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
-from torch.overrides import TorchFunctionMode
+from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
@@ -18,8 +17,11 @@ _aten = torch.ops.aten
 
 SAME_TENSOR = {_aten.detach.default, _aten.alias.default}
 OF_A_SHAPE = {_aten.new_zeros.default, _aten.new_ones.default, _aten.zeros_like.default, _aten.ones_like.default}
+OF_A_SHAPE |= {_aten.is_same_size.default, _aten.is_pinned.default}
 _TRUTH = (torch.bool, torch.uint8)
-READS_NUMBERS = {getattr(Tensor, name) for name in ("numpy", "tolist", "__array__", "__dlpack__", "data_ptr")}
+LITERAL = _aten.lift_fresh.default
+_BLANK = {_aten.empty.memory_format, _aten.empty_strided.default, _aten.empty_like.default, _aten.new_empty.default}
+_PLAIN_TYPES = (Tensor, nn.Parameter)
 
 
 class TapeError(Exception):
@@ -38,7 +40,7 @@ class Operation(NamedTuple):
 
     Parameters
     ----------
-    function : callable
+    function : OpOverload
         An operator of torch.
     args, kwargs : tuple, dict
         Its arguments; a `Place` for each tensor that has one.
@@ -46,13 +48,16 @@ class Operation(NamedTuple):
         What it returns.
     storages : set of int
         Memory of what goes in and comes out.
+    shapes : list
+        Shape of each output that is a tensor.
     """
 
-    function: Callable[..., Any]
+    function: Any
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     outputs: Place | tuple[Place, ...]
     storages: set[int]
+    shapes: list[Any]
 
     def inputs(self) -> list[Place]:
         """Return the places that it reads."""
@@ -65,6 +70,9 @@ class Operation(NamedTuple):
 
 class Recorder(TorchDispatchMode):
     """Takes down what happens to some tensors inside of its context, in backward passes, too.
+
+    It never raises, because not all of torch survives that. Operations cannot be done again if one draws random
+    numbers, makes something else than tensors of the inputs, or writes into a tensor that was there before.
 
     Parameters
     ----------
@@ -82,14 +90,12 @@ class Recorder(TorchDispatchMode):
     size : int
         Number of places.
     problem : str
-        Why the operations cannot be done again; empty if they can. A model may catch the error that says so.
-
-    Raises
-    ------
-    TapeError
-        If an operation draws random numbers, makes something else than tensors of the inputs, or writes into a tensor
-        that was there before.
+        Why the operations cannot be done again; empty if they can.
+    inside : bool
+        True while an operation runs.
     """
+
+    supports_higher_order_operators = True
 
     def __init__(self, inputs: Sequence[Tensor]) -> None:
         super().__init__()
@@ -98,38 +104,65 @@ class Recorder(TorchDispatchMode):
         self.written: set[int] = set()
         self.size = len(inputs)
         self.problem = ""
+        self.inside = False
         # A tensor that nobody else holds is let go, as it would be if nobody looked on.
         self._places = WeakTensorKeyDictionary()
         self._depending = {Place(number) for number in range(len(inputs))}
-        self._made: set[int] = set()
+        # Addresses of memory: made in here, holding what depends on inputs, never filled, and known outside of torch.
+        self._made, self._filled, self._blank, self._read = (set[int]() for _ in range(4))
         for number, tensor in enumerate(inputs):
             self._places[tensor] = Place(number)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        given = _tensors([args, kwargs])
-        before = {_storage(tensor) for tensor in given}
-        depends = func not in OF_A_SHAPE and any(map(self.depends, given))
-        output = func(*args, **kwargs)
-        parts = list(flat([output]))
-        made = _tensors(parts)
-        if func in SAME_TENSOR and given[0] in self._places:
-            self._places[output] = self._places[given[0]]
+        kwargs, self.inside = kwargs or {}, True
+        try:
+            if not isinstance(func, torch._ops.OpOverload):
+                self.give_up(f"{func} is more than an operation on tensors")
+            given = [] if self.problem else _tensors([args, kwargs])
+            if any(type(tensor) not in _PLAIN_TYPES for tensor in given):
+                self.give_up(f"{func} is given tensors of another class")
+                given = []
+            before = {_storage(tensor) for tensor in given}
+            if func is LITERAL:  # its memory is new, though it may have been used before
+                self._filled, self._read = self._filled - before, self._read - before
+            depends = func not in OF_A_SHAPE and any(map(self.depends, given))
+            output = func(*args, **kwargs)
+            if not self.problem:
+                self._note(func, args, kwargs, output, before, depends)
             return output
-        if torch.Tag.nondeterministic_seeded in func.tags:
+        finally:
+            self.inside = False
+
+    def _note(self, func: Any, args: Any, kwargs: Any, output: Any, before: set[int], depends: bool) -> None:
+        if func in SAME_TENSOR and args[0] in self._places:
+            self._places[output] = self._places[args[0]]
+            return
+        parts = parts_of(output)
+        self._refuse(func, args, parts, depends)
+        storages = (before | {_storage(tensor) for tensor in _tensors(parts)}) - {0}
+        views = any(r.alias_info is not None and not r.alias_info.is_write for r in func._schema.returns)
+        fresh = set() if views else storages - before
+        self._made |= fresh
+        # Memory that was freed may be used again.
+        self._filled, self._read = self._filled - fresh, self._read - fresh
+        written = self._writes(func, args, kwargs, depends)
+        if not views and not (before - written).isdisjoint(self._blank):
+            self.give_up(f"{func} reads what nothing that is known has filled")
+        self._blank = (self._blank - written - fresh) | (fresh if func in _BLANK else set())
+        placed = mapped(self.place_of, tuple(args)), {name: mapped(self.place_of, v) for name, v in kwargs.items()}
+        places = self._new_places(parts, depends)
+        whole = places[0] if torch.is_tensor(output) else places
+        self.operations.append(Operation(func, *placed, whole, storages, shapes_of(output)))
+
+    def _refuse(self, func: Any, args: Any, parts: list[Any], depends: bool) -> None:
+        """Give up where an operation cannot be done again."""
+        if torch.Tag.nondeterministic_seeded in func.tags and _argument(func, args, "dropout_p") != 0:
             self.give_up(f"{func} draws random numbers")
         if depends and not all(value is None or torch.is_tensor(value) for value in parts):
             self.give_up(f"{func} makes something else than tensors")
-        if depends and torch.Tag.dynamic_output_shape in func.tags and self._chooses(func, args):
+        shaped = torch.Tag.dynamic_output_shape in func.tags or func._schema.name.startswith("aten::_to_sparse")
+        if depends and shaped and self._chooses(func, args):
             self.give_up(f"{func} makes tensors of another shape each time")
-        self._made |= {_storage(tensor) for tensor in made} - before
-        if func._schema.is_mutable:
-            self._note_writes(func, args, kwargs)
-        storages = (before | {_storage(tensor) for tensor in made}) - {0}
-        placed = mapped(self.place_of, tuple(args)), {name: mapped(self.place_of, v) for name, v in kwargs.items()}
-        places = self._new_places(parts, depends)
-        self.operations.append(Operation(func, *placed, places[0] if torch.is_tensor(output) else places, storages))
-        return output
 
     def _chooses(self, func: Any, args: Any) -> bool:
         """Return True if the inputs decide how much an operation returns; whole numbers that index do not."""
@@ -148,47 +181,58 @@ class Recorder(TorchDispatchMode):
                 self.constants[place] = part
         return places
 
-    def _note_writes(self, func: Any, args: Any, kwargs: Any) -> None:
-        for number, argument in enumerate(func._schema.arguments):
-            if argument.alias_info is None or not argument.alias_info.is_write:
-                continue
-            value = args[number] if number < len(args) else kwargs.get(argument.name)
-            storages = {_storage(tensor) for tensor in _tensors([value])}
-            if not storages <= self._made:
-                self.give_up(f"{func} writes into a tensor that was there before")
-            self.written |= storages
+    def _writes(self, func: Any, args: Any, kwargs: Any, depends: bool) -> set[int]:
+        """Return the memory that an operation writes to."""
+        found: set[int] = set()
+        for number, argument in enumerate(func._schema.arguments if func._schema.is_mutable else ()):
+            if argument.alias_info is not None and argument.alias_info.is_write:
+                given = _tensors([args[number] if number < len(args) else kwargs.get(argument.name)])
+                found |= {_storage(tensor) for tensor in given if tensor.layout != torch.strided or tensor.numel()}
+        if not found <= self._made:
+            self.give_up(f"{func} writes into a tensor that was there before")
+        if not found.isdisjoint(self._read):
+            self.give_up(f"{func} writes into a tensor whose numbers were read")
+        self.written |= found
+        self._filled |= found if depends else set()
+        return found
+
+    def note_reading(self, tensor: Tensor, how: str) -> None:
+        """Note that numbers of a tensor leave torch; those that depend on inputs must not."""
+        if self.depends(tensor):
+            self.give_up(f"{how} reads numbers")
+        else:
+            self._read.add(_storage(tensor))
 
     def give_up(self, problem: str) -> None:
-        """Note why operations cannot be done again, and raise `TapeError`."""
-        self.problem = problem
-        raise TapeError(problem)
+        """Note why operations cannot be done again, and stop taking them down."""
+        self.problem = self.problem or problem
+        self.operations, self.constants = [], {}
 
     def place_of(self, value: Any) -> Any:
         """Return the place of a tensor that has one, anything else as it is."""
         return self._places.get(value, value) if torch.is_tensor(value) else value
 
     def depends(self, tensor: Tensor) -> bool:
-        """Return True if a tensor was made of the inputs."""
-        return self._places.get(tensor) in self._depending
+        """Return True if a tensor was made of the inputs, or shares memory with one that was."""
+        return self._places.get(tensor) in self._depending or _storage(tensor) in self._filled
 
 
-class NoReading(TorchFunctionMode):
-    """Raises `TapeError` where numbers of recorded tensors leave torch by ways that no operation tells.
+def parts_of(output: Any) -> list[Any]:
+    """Return the tensors, numbers and missing values that an operation returned, one by one."""
+    return [] if output is None else list(flat([output]))
 
-    Parameters
-    ----------
-    recorder : Recorder
-        Which tensors depend on its inputs.
-    """
 
-    def __init__(self, recorder: Recorder) -> None:
-        super().__init__()
-        self._recorder = recorder
+def shapes_of(output: Any) -> list[Any]:
+    """Return the shape of each tensor that an operation returned, None for what is no tensor."""
+    return [part.shape if torch.is_tensor(part) else None for part in parts_of(output)]
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func in READS_NUMBERS and self._recorder.depends(args[0]):
-            self._recorder.give_up(f"Tensor.{func.__name__} reads numbers")
-        return func(*args, **(kwargs or {}))
+
+def _argument(func: Any, args: Any, name: str) -> Any:
+    """Return an argument that may be given by its place; None where there is no such argument."""
+    for number, argument in enumerate(func._schema.arguments):
+        if argument.name == name:
+            return args[number] if number < len(args) else argument.default_value
+    return None
 
 
 def flat(values: Any) -> Iterator[Any]:

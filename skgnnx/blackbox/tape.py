@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from skgnnx.blackbox.hooks import mapped
-from skgnnx.blackbox.operations import OF_A_SHAPE, Operation, Place, Recorder
+from skgnnx.blackbox.operations import OF_A_SHAPE, Operation, Place, Recorder, TapeError, shapes_of
 
 Results = Sequence[Tensor | None]
 
@@ -69,6 +69,8 @@ class Tape:
     def _steps_of(self, operation: Operation) -> list[Step]:
         """Return the steps of an operation; lists of values are made, and taken apart, by steps of their own."""
         function, args = operation.function, operation.args
+        if function.namespace != "aten":
+            function = partial(_of_shapes, function, operation.shapes)
         if any(isinstance(value, Place) for value in operation.kwargs.values()):
             function = partial(_with_keywords, function, len(args), tuple(operation.kwargs))
             args = (*args, *operation.kwargs.values())
@@ -102,6 +104,14 @@ def _listed(*parts: Any) -> list[Any]:
     return list(parts)
 
 
+def _of_shapes(function: Any, shapes: list[Any], *args: Any, **kwargs: Any) -> Any:
+    """Call an operator that may return as much as it likes, which Python that is not done again may have looked at."""
+    result = function(*args, **kwargs)
+    if shapes != shapes_of(result):
+        raise TapeError(f"{function} makes tensors of another shape each time")
+    return result
+
+
 def _with_keywords(function: Any, positional: int, names: tuple[str, ...], *values: Any) -> Any:
     return function(*values[:positional], **dict(zip(names, values[positional:], strict=True)))
 
@@ -118,10 +128,11 @@ def _depending(operations: list[Operation], inputs: set[Place], written: set[int
 
 
 def _needed(operations: list[Operation], results: list[Any], written: set[int]) -> list[Operation]:
-    """Leave out operations that lead to no result."""
+    """Leave out operations that lead to no result; operators whose results may have any shape are looked at."""
     needed, found = {place for place in results if isinstance(place, Place)}, []
     for operation in reversed(operations):
-        if operation.storages & written or not needed.isdisjoint(operation.made()):
+        kept = operation.storages & written or operation.function.namespace != "aten"
+        if kept or not needed.isdisjoint(operation.made()):
             needed.update(operation.inputs())
             found.append(operation)
     return found[::-1]
@@ -136,7 +147,8 @@ def _without_repetitions(operations: list[Operation], results: list[Any]) -> tup
         return same.get(value, value) if isinstance(value, Place) else value
 
     for operation in operations:
-        operation = operation._replace(args=mapped(renamed, operation.args))
+        kwargs = {name: mapped(renamed, value) for name, value in operation.kwargs.items()}
+        operation = operation._replace(args=mapped(renamed, operation.args), kwargs=kwargs)
         first = found.setdefault(_key([operation.function, operation.args, operation.kwargs]), operation)
         same |= dict(zip(operation.made(), first.made(), strict=True))
     return list(found.values()), [renamed(place) for place in results]
@@ -146,6 +158,8 @@ def _key(value: Any) -> Any:
     """Return what is equal for equal arguments; tensors are equal only to themselves."""
     if isinstance(value, (list, tuple, dict)):
         return (*map(_key, value.items() if isinstance(value, dict) else value),)
+    if isinstance(value, float):  # 0.0 equals -0.0
+        value = value.hex()
     return (type(value), id(value) if torch.is_tensor(value) else value)
 
 
