@@ -138,8 +138,8 @@ class CutReference:
 
     def _condensed(self, rows: np.ndarray, graphs: ComputationGraphs) -> Tensor | None:
         """Return the outputs where most of what leads to the outermost nodes is left out, None where that is no use."""
-        if self.setup.trace.outer_degrees and not self.normaliser.has_layers:
-            return None  # nobody counts what is left out
+        if self.setup.trace.outer_degrees:
+            return None
         nodes, summing = distinct(graphs.node_id), distinct(graphs.summing_nodes)
         condensed = condensed_neighbourhood(self.X, rows, nodes, summing, self.runs.device)
         if condensed is None:

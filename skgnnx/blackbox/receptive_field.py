@@ -58,7 +58,8 @@ class ModelTrace:
     leaks : bool
         True if what one node holds reaches another by other ways than the messages of its layers.
     outer_degrees : bool
-        True if degrees of the farthest nodes are felt; asked only where no run on a whole graph fits.
+        True if degrees of the farthest nodes may be felt, and not because a layer normalises; asked only where no run
+        on a whole graph fits.
     """
 
     names: list[str]

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from skgnnx.blackbox.calling import ModelCall
+from skgnnx.blackbox.operations import flat
 from skgnnx.blackbox.probe_graphs import Part, path, probe_batch
 from skgnnx.blackbox.probe_runs import distinct_features, run, same_outputs
+from skgnnx.blackbox.pyg_compat import message_passing_modules, normalising_layers
 from skgnnx.blackbox.receptive_field import ModelTrace, of_elements
 from skgnnx.blackbox.waking import Awake
+from skgnnx.graphs.batch import GraphBatch
 from skgnnx.graphs.instances import Instances
 
 NUM_NODES = 9
@@ -54,7 +61,7 @@ def with_structure(found: ModelTrace, call: ModelCall, X: Instances, device: tor
         return found
     outputs = []
     for edges in (REGULAR + NUM_NODES, HUBS + NUM_NODES, LEAVING):
-        batch = probe_batch(X, [Part(np.concatenate([REGULAR, edges], axis=1), 2 * NUM_NODES)], device)
+        batch = _beside(edges, X, device)
         try:
             with Awake():
                 output = run(call, batch, x=distinct_features(batch))[0]
@@ -66,7 +73,14 @@ def with_structure(found: ModelTrace, call: ModelCall, X: Instances, device: tor
     farther = _felt_degrees(found.hops, both_ways, call, X, device)
     beyond = max(farther, default=0)
     hops = None if elsewhere or beyond == FARTHER else found.hops + (beyond + 1 if beyond else 0)
-    return replace(found, both_ways=both_ways, hops=hops, outer_degrees=0 in farther and not beyond)
+    felt = 0 in farther and not beyond and not normalising_layers(call.model)
+    outer_degrees = felt or _reads_edges(call, X, device)
+    return replace(found, both_ways=both_ways, hops=hops, outer_degrees=outer_degrees)
+
+
+def _beside(edges: np.ndarray, X: Instances, device: torch.device) -> GraphBatch:
+    """Return a regular graph with as many other nodes, and further edges."""
+    return probe_batch(X, [Part(np.concatenate([REGULAR, edges], axis=1), 2 * NUM_NODES)], device)
 
 
 def _felt_degrees(hops: int, both_ways: bool, call: ModelCall, X: Instances, device: torch.device) -> list[int]:
@@ -90,3 +104,39 @@ def _felt_degrees(hops: int, both_ways: bool, call: ModelCall, X: Instances, dev
         return []  # not every model takes such graphs, and each refuses in its own way
     ends = of_elements(output, batch)[last :: last + 3]
     return [more for more in range(FARTHER + 1) if not same_outputs(ends[0], ends[more + 1])]
+
+
+class _Reading(TorchDispatchMode):
+    """Notes whether edges are used while no layer runs."""
+
+    def __init__(self, edges: Tensor) -> None:
+        super().__init__()
+        self.edges, self.layers, self.found = edges, 0, False
+
+    def enter(self, *_: Any) -> None:
+        self.layers += 1
+
+    def leave(self, *_: Any) -> None:
+        self.layers -= 1
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        given = [value for value in flat([args, kwargs or {}]) if torch.is_tensor(value)]
+        alike = any(value.dtype == self.edges.dtype and value.shape == self.edges.shape for value in given)
+        self.found = self.found or (alike and not self.layers)
+        return func(*args, **(kwargs or {}))
+
+
+def _reads_edges(call: ModelCall, X: Instances, device: torch.device) -> bool:
+    """Return True if the model does something with the edges besides giving them to layers.
+
+    What it counts may matter in large numbers only, which small graphs do not have.
+    """
+    batch = _beside(REGULAR + NUM_NODES, X, device)
+    reading = _Reading(batch.edge_index)
+    with ExitStack() as stack:
+        for _, layer in message_passing_modules(call.model):
+            stack.callback(layer.register_forward_pre_hook(reading.enter).remove)
+            stack.callback(layer.register_forward_hook(reading.leave).remove)
+        stack.enter_context(reading)
+        run(call, batch)
+    return reading.found

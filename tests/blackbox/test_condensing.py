@@ -159,7 +159,7 @@ OTHERS = {
     "own degrees": lambda: OwnDegrees(weighted=False),
     "own degrees as weights": lambda: OwnDegrees(weighted=True),
     "hubs only": lambda: HubsOnly(200, 1000),
-    "small hubs only": lambda: HubsOnly(4, 5),
+    "some hubs only": lambda: HubsOnly(57, 60),
     "no switch": lambda: Stack(NoSwitch(3, 4), NoSwitch(4, 2)),
     **{
         f"keeps {kept}": lambda keep=keep: Stack(KeepsOther(3, 4, keep), KeepsOther(4, 2, keep))
