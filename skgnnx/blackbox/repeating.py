@@ -46,8 +46,10 @@ class NoReading(TorchFunctionMode):
         read: list[Any] = []
         if func in READS_NUMBERS:
             read = args[:2] if func == Tensor.map_ else args[:1]
-        elif func in MADE_OF_NUMBERS or func == Tensor.data.__set__:  # type: ignore[attr-defined]
-            read = args[MADE_OF_NUMBERS.get(func, 1) :]
+        elif func == Tensor.data.__set__:  # type: ignore[attr-defined]
+            read = args[1:]
+        elif func in MADE_OF_NUMBERS:
+            read = [value for value in args[MADE_OF_NUMBERS[func] :] if isinstance(value, (list, tuple))]
         elif func in DIFFERENTIATES:
             # Torch looks away during a backward pass, where only functions of the user's own can read anything.
             # What was entered is forgotten by torch itself if one of these stops half-way.

@@ -227,6 +227,10 @@ def test_zeros_of_both_signs_are_two_numbers():
     assert steps_of(function) is None
 
 
+def test_a_tensor_that_is_taken_as_one_is_taped():
+    assert steps_of(lambda x: x * torch.as_tensor(x.detach().amin() - 1)) is None
+
+
 def test_attention_without_dropout_is_taped():
     attention = torch.nn.functional.scaled_dot_product_attention
     assert steps_of(lambda x: attention(*[x.view(1, 1, 4, 1)] * 3).view(-1)) is None
