@@ -6,7 +6,7 @@ import random
 import threading
 from collections import deque
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -50,8 +50,14 @@ def frozen(model: nn.Module | None) -> Iterator[None]:
             module.__dict__.pop("_compiled_call_impl", None)  # compiled calls skip the hooks of layers
             _drop_cache(module)
             if type(module).__name__ == "OptimizedModule":
-                restored.enter_context(torch.compiler.set_stance("force_eager"))
+                restored.enter_context(uncompiled())
         yield
+
+
+def uncompiled() -> AbstractContextManager[Any]:
+    """Return a context in which what torch has compiled runs as it was written, where torch (from 2.6) knows how."""
+    set_stance = getattr(torch.compiler, "set_stance", None)
+    return nullcontext() if set_stance is None else set_stance("force_eager")
 
 
 def _keep(value: Any, restored: ExitStack, seen: set[int], empty: list[Any]) -> None:

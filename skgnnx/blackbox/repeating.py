@@ -11,10 +11,11 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from skgnnx.blackbox.frozen import uncompiled
 from skgnnx.blackbox.operations import LITERAL, SAME_TENSOR, Operation, Place, Recorder, TapeError, flat, parts_of
 from skgnnx.blackbox.tape import Results, Tape
 
-FEWEST_CALLS = 16
+FEWEST_CALLS = 24
 _READING = (
     *("numpy", "tolist", "__array__", "__dlpack__", "data_ptr", "storage", "untyped_storage"),
     *("apply_", "map_", "__deepcopy__", "__reduce_ex__", "register_hook"),
@@ -189,7 +190,7 @@ class Repeated:
     def _followed(self, *inputs: Tensor) -> Results:
         follower = Follower(self._operations, inputs)
         self._operations = []
-        with torch.compiler.set_stance("force_eager"), follower:
+        with uncompiled(), follower:
             results = self.function(*inputs)
         if not follower.came_to_the_end():
             raise TapeError("other operations")
@@ -200,7 +201,7 @@ class Repeated:
         results: Results = []
         try:
             # What torch compiles while it is looked at would stay compiled in that way.
-            with torch.compiler.set_stance("force_eager"), recorder, NoReading(recorder):
+            with uncompiled(), recorder, NoReading(recorder):
                 results = self.function(*inputs)
         except Exception as error:
             # Whatever a model says about being looked at: it only runs slower.

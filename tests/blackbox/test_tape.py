@@ -314,12 +314,12 @@ def test_an_objective_that_does_something_else_in_the_end_is_done_again_in_full(
         logits = torch.linspace(-1, 1, batch.num_edges, dtype=torch.float64)
         mask = MaskParameters(logits, batch.edge_instance, torch.ones_like(logits))
         penalties = {"edge": Penalty(0.1, 0.0, mean=False)}
-        return learn_masks(objective, batch, {"edge": mask}, penalties, epochs=20, lr=0.1, **options)
+        return learn_masks(objective, batch, {"edge": mask}, penalties, epochs=FEWEST_CALLS, lr=0.1, **options)
 
     X = Instances.from_nodes(random_graph(dtype=torch.float64), range(3), target=0)
     with opened(seeded(lambda: Stack(CONVS["graph"](3, 2))).double(), X) as gnn:
         (batch,) = gnn.batches()
         found = learned()
-        assert len(calls) == 5 + 20
+        assert len(calls) == 5 + FEWEST_CALLS
         assert found.path == "in full (other results)"
         assert torch.equal(found.masks["edge"], learned(taped=False).masks["edge"])
