@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from sklearn.exceptions import NotFittedError
 
+from skgnnx.blackbox.calling import is_short_of_memory
 from skgnnx.blackbox.gathering import Masks
 from skgnnx.graphs.batch import GraphBatch
 
@@ -38,11 +39,10 @@ def attempts(
     except NotFittedError:
         raise
     except (RuntimeError, ValueError, IndexError, FloatingPointError) as error:
-        short_of_memory = isinstance(error, RuntimeError) and "memory" in str(error).lower()
         if len(batch) == 1 and keep_going:
             yield batch, None, f"{type(error).__name__}: {error}"
             return
-        if len(batch) == 1 or not (short_of_memory or keep_going):
+        if len(batch) == 1 or not (is_short_of_memory(error) or keep_going):
             raise
     middle = len(batch) // 2
     for half in (batch.take(np.arange(middle)), batch.take(np.arange(middle, len(batch)))):

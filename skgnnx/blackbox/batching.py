@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skgnnx.blackbox.calling import NORMALISATION
+from skgnnx.blackbox.calling import NORMALISATION, is_short_of_memory
 from skgnnx.blackbox.cut_reference import wider_cut
 from skgnnx.blackbox.neighbour_sampler import NeighbourSampler, Part
 from skgnnx.blackbox.normalisation import Normaliser
@@ -268,8 +268,8 @@ class Batcher:
         """Return True if a batch is proven; a model may refuse parts of a graph, or several graphs at once."""
         try:
             return self._is_proven(batch, cut)
-        except (RuntimeError, IndexError, ValueError):
-            if cut == Cut.WHOLE and len(batch) == 1:
+        except (RuntimeError, IndexError, ValueError) as error:
+            if is_short_of_memory(error) or (cut == Cut.WHOLE and len(batch) == 1):
                 raise
             if cut == Cut.WHOLE:
                 self.runs.explain_singly("takes one instance at a time")

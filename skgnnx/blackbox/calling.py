@@ -126,7 +126,7 @@ class ModelCall:
         return filled
 
     def _explained(self, error: Exception, batch: GraphBatch, x: Tensor | None) -> Exception:
-        if "out of memory" in str(error).lower():
+        if is_short_of_memory(error):
             return error
         features = None if x is None or isinstance(error, IndexError) else tuple(x.shape[1:])
         expected = _expected_features(self.model)
@@ -139,6 +139,11 @@ class ModelCall:
             )
         kind = IndexError if isinstance(error, IndexError) else RuntimeError
         return kind(f"The model {type(self.model).__name__} raised: {error}")
+
+
+def is_short_of_memory(error: Exception) -> bool:
+    """Return True for what torch raises where memory does not suffice: the same may run in smaller pieces."""
+    return isinstance(error, RuntimeError) and "memory" in str(error).lower()
 
 
 def split_data(batch: GraphBatch, union: Batch) -> list[Data]:
