@@ -3,7 +3,7 @@
     python benchmarks/workers.py           # about five minutes; needs the dask extra
     python benchmarks/workers.py --toy     # a check that it still runs, seconds
 
-The job is a minute on one worker: `GNNExplainer` with 3,000 epochs on 1,000 BA-2Motifs graphs, always in the same
+The job is a minute on one worker: `GNNExplainer` with 5,000 epochs on 1,000 BA-2Motifs graphs, always in the same
 chunks. One worker is this process with one thread, timed before and after; the faster run counts. Two workers are warm:
 what they need to start (processes, imports, and for Dask the scheduler) is told apart. *Others* is how many of the
 machine's processors were taken by processes that are not ours meanwhile: with as many workers as cores, all of it is
@@ -38,7 +38,7 @@ from torch import nn
 from skgnnx import Explanations, GNNExplainer, Instances, RandomExplainer, explain_dataset
 from skgnnx.parallel.chunks import columns_of, cut, parcel_of
 
-EPOCHS, CHUNK, WORKERS, NOTHINGS, TASKS = 3_000, 50, 2, 200, 8
+EPOCHS, CHUNK, WORKERS, NOTHINGS, TASKS = 5_000, 50, 2, 200, 8
 MODEL_BYTES = 46_000_000
 # Dask tells malloc to give memory back to the system at once, so every larger tensor is new pages.
 ALLOCATOR = {"MALLOC_TRIM_THRESHOLD_": 2**30, "MALLOC_MMAP_THRESHOLD_": 2**26}
