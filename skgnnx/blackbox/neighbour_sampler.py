@@ -1,4 +1,4 @@
-"""Batches of instances that are too large and are thinned: each is a graph of its own, with a prediction of its own."""
+"""Batches of instances that are too large and are thinned: what is left of each has a prediction of its own."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ class NeighbourSampler:
     ) -> Iterator[GraphBatch]:
         """Yield batches of thinned instances that run like the model itself.
 
-        No other prediction tells whether they are right: a thinned graph has one of its own.
+        No other prediction tells whether they are right: what is left of a graph has one of its own.
 
         Parameters
         ----------

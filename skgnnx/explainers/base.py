@@ -48,8 +48,8 @@ class BaseExplainer(SharedModelMixin, TransformerMixin, BaseEstimator):
         Worker processes; None is 1 outside of a `joblib.parallel_config`. Never changes a result.
     max_edges : int >= 1 or None, default=None
         Most edges of an instance. Where more reach a prediction, each node keeps as many of the edges that lead to it
-        as fit, drawn by `random_state`, and what is left is explained as a graph of its own, with a warning. None
-        leaves nothing out.
+        as fit, drawn by `random_state`, and what is left is explained, with a warning: degrees stay those of the
+        whole graph where layers keep normalised edges. None leaves nothing out.
     sparsity : float in [0, 1], default=0.7
         Share of the units that a hard explanation leaves out, recorded in the result; the middle of the survey's
         0.5 to 0.9.

@@ -1,4 +1,4 @@
-"""Neighbour sampling: computation graphs with a bounded number of edges, each a graph of its own."""
+"""Neighbour sampling: computation graphs with a bounded number of edges."""
 
 from __future__ import annotations
 
