@@ -46,3 +46,22 @@ class SharedModelMixin:
             if name in self.__dict__:
                 setattr(copy, name, self.__dict__[name])
         return copy
+
+
+def shallow_copy(estimator: Any) -> Any:
+    """Return a clone that also holds what was learned: parameters may then be set without a change of the original."""
+    copy = clone(estimator)
+    copy.__dict__.update(estimator.__dict__)
+    return copy
+
+
+def plain_params(estimator: Any) -> dict[str, Any]:
+    """Return all parameters but the model, as numbers, strings and sequences of these; others are told by their repr."""
+    params = {name: value for name, value in estimator.get_params(deep=False).items() if name != "model"}
+    return {name: value if _is_plain(value) else repr(value) for name, value in params.items()}
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, (list, tuple)):
+        return all(map(_is_plain, value))
+    return isinstance(value, (int, float, str, bool, type(None)))

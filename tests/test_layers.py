@@ -39,7 +39,7 @@ def unit_of(module: str) -> str:
     if not parts:
         return "skgnnx"
     if parts[0] == "explainers" and len(parts) > 1:
-        return "explainers.base" if parts[1] == "base" else "explainers.*"
+        return "explainers.base" if parts[1] in ("base", "backward") else "explainers.*"
     return parts[0]
 
 
@@ -100,6 +100,7 @@ def test_imports_point_downwards(module):
         ("skgnnx.explainers.a", "from skgnnx.explainers.b import B"),
         ("skgnnx.explainers.a", "from .b import B"),
         ("skgnnx.explainers.base", "from skgnnx.explainers import GNNExplainer"),
+        ("skgnnx.explainers.backward", "from skgnnx.explainers.b import B"),
         ("skgnnx.datasets.molecules", "from skgnnx.blackbox import BlackBox"),
         ("skgnnx.metrics.fidelity", "from skgnnx import explainers"),
     ],

@@ -14,14 +14,14 @@ from skgnnx.graphs.batch import GraphBatch
 
 
 def attempts(
-    explain: Callable[[GraphBatch], Masks], batch: GraphBatch, *, keep_going: bool
-) -> Iterator[tuple[GraphBatch, Masks | None, str | None]]:
+    explain: Callable[[GraphBatch], list[Masks]], batch: GraphBatch, *, keep_going: bool
+) -> Iterator[tuple[GraphBatch, list[Masks] | None, str | None]]:
     """Explain a batch; on memory shortage halve it, on failure find the instances that cause it.
 
     Parameters
     ----------
     explain : callable
-        Returns the masks of a batch.
+        Returns the masks of a batch, one for each of its targets.
     batch : GraphBatch
     keep_going : bool
         Whether the others are explained when an instance fails.
@@ -33,7 +33,8 @@ def attempts(
     """
     try:
         masks = explain(batch)
-        _check_finite(masks, batch)
+        for one in masks:
+            _check_finite(one, batch)
         yield batch, masks, None
         return
     except NotFittedError:

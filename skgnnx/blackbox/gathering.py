@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,6 +33,11 @@ class Masks:
     feature: Tensor | None = None
     node_feature: Tensor | None = None
     extras: dict[str, list[Any]] = field(default_factory=dict)
+
+
+def layer_masks(batch: GraphBatch, values: Tensor) -> list[np.ndarray]:
+    """Return for each instance what the edges that reach its prediction have in each layer (L, E), as (L, entries)."""
+    return [part.T for part in batch.split(values.T, "edge")]
 
 
 class Gathered:
@@ -89,6 +95,14 @@ class Gathered:
         parts = list(zip(self._extras, self._sizes, strict=True))
         added = {name: [v for part, n in parts for v in part.get(name, [None] * n)] for name in names}
         return {name: [values[i] for i in self._order()] for name, values in added.items()}
+
+
+def add_to_all(
+    gathered: Sequence[Gathered], gnn: OpenBox, batch: GraphBatch, masks: Sequence[Masks] | None, error: str | None
+) -> None:
+    """Add the masks of one batch for several targets, each to its own collection."""
+    for i, collection in enumerate(gathered):
+        collection.add(gnn, batch, None if masks is None else masks[i], error)
 
 
 def _entries_of(gnn: OpenBox, batch: GraphBatch, masks: Masks) -> dict[str, Entries]:

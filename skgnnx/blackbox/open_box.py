@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -115,39 +115,41 @@ class OpenBox(Opening):
             self.call(batch)
         return states
 
-    def target_gradients(self, batch: GraphBatch, targets: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Return scores (B, T) and their gradients (T, N, F) by the node features, from one forward pass.
-
-        Each target is a row of cotangents: T targets cost one forward pass and T backward passes.
+    def forward_pass(self, batch: GraphBatch, wanted: str) -> ForwardPass:
+        """Run a batch once and keep what the gradient of any target's score needs.
 
         Parameters
         ----------
         batch : GraphBatch
-        targets : sequence of int
-            Classes or output columns.
-        """
-        x = self.float_features(batch).detach().clone().requires_grad_()
-        scores = self.all_scores(batch, x=x)[:, list(targets)]
-        sums = scores.sum(0)
-        gradients = [torch.autograd.grad(one, x, retain_graph=True)[0] for one in sums]
-        return scores.detach(), torch.stack(gradients)
-
-    def input_gradient(self, batch: GraphBatch, wanted: str) -> tuple[Tensor, Tensor]:
-        """Return an input and the gradient of the scores with respect to it.
-
-        Parameters
-        ----------
-        batch : GraphBatch
-        wanted : {"x", "edge"}
-            Node features, or the gates of 1 on the messages of each edge.
+        wanted : {"x", "edge", "layer"}
+            Node features (N, F), gates of 1 on the messages of each edge (E,), or one gate per propagate call (L, E).
         """
         if wanted == "x":
             value = self.float_features(batch).detach().clone().requires_grad_()
-            score = self.scores(batch, x=value)
-        else:
-            value = torch.ones(batch.num_edges, dtype=self.dtype, device=batch.device, requires_grad=True)
-            score = self.scores(batch, edge_mask=value)
-        if not score.requires_grad:
-            return value.detach(), torch.zeros_like(value)
-        (gradient,) = torch.autograd.grad(score.sum(), value, allow_unused=True)
-        return value.detach(), torch.zeros_like(value) if gradient is None else gradient
+            return ForwardPass(value, self.all_scores(batch, x=value))
+        shape = (batch.num_edges,) if wanted == "edge" else (len(self.trace.names), batch.num_edges)
+        value = torch.ones(shape, dtype=self.dtype, device=batch.device, requires_grad=True)
+        return ForwardPass(value, self.all_scores(batch, edge_mask=value if wanted == "edge" else value.unbind()))
+
+
+class ForwardPass(NamedTuple):
+    """An input of a batch and the scores that it leads to.
+
+    Parameters
+    ----------
+    value : Tensor of shape (N, F), (E,) or (L, E)
+        Node features, or gates.
+    scores : Tensor of shape (B, T)
+        Pre-softmax scores of all targets.
+    """
+
+    value: Tensor
+    scores: Tensor
+
+    def gradient(self, targets: Tensor | None) -> Tensor:
+        """Return the gradient of the score of each instance's target, in the shape of the value."""
+        if not self.scores.requires_grad:
+            return torch.zeros_like(self.value)
+        score = of_targets(self.scores, targets).sum()
+        (gradient,) = torch.autograd.grad(score, self.value, retain_graph=True, allow_unused=True)
+        return torch.zeros_like(self.value) if gradient is None else gradient

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -184,6 +184,16 @@ class Opening:
                 "outputs. Got None; say which column, for example target=0."
             )
         return heads.predicted(self.kind_of_output, self.reference, self.box.threshold).cpu().numpy()
+
+    def checked_targets(self, targets: Sequence[int] | None) -> list[int]:
+        """Return the targets that are asked for, all of them by default; ValueError if the model has not that many."""
+        asked = list(range(self.num_targets) if targets is None else targets)
+        if not asked:
+            raise ValueError(f"'targets' must hold at least one target of {self.name}. Got none; None is all of them.")
+        for target in asked:
+            if not 0 <= target < self.num_targets:
+                raise ValueError(f"'targets' must be in [0, {self.num_targets}) for {self.name}. Got {target}.")
+        return asked
 
     def predicted(self) -> np.ndarray:
         """Return the predicted class of each instance (n,)."""

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar, Literal, Self, dataclass_transform
 
 import numpy as np
 from joblib import effective_n_jobs
 from joblib import hash as joblib_hash
-from sklearn.base import BaseEstimator, TransformerMixin, clone
+from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils import Tags, check_random_state
 
 from skgnnx.blackbox import BlackBox, OpenBox
 from skgnnx.blackbox.attempting import attempts
-from skgnnx.blackbox.gathering import Gathered, Masks
+from skgnnx.blackbox.gathering import Gathered, Masks, add_to_all
 from skgnnx.graphs import Explanations, Instances, check_instances
 from skgnnx.graphs.batch import GraphBatch
 from skgnnx.graphs.digest import model_digest
@@ -22,7 +22,7 @@ from skgnnx.graphs.naming import feature_names_out
 from skgnnx.graphs.unexplained import name_sampled, name_unexplained
 from skgnnx.metrics import characterization
 from skgnnx.parallel import explain_chunks, explain_survivors
-from skgnnx.shared_model import SharedModelMixin
+from skgnnx.shared_model import SharedModelMixin, plain_params, shallow_copy
 from skgnnx.taxonomy import Taxonomy
 from skgnnx.validation import BatchSize, Fraction, NonNegativeInt, PositiveInt, check_parameters
 
@@ -148,8 +148,34 @@ class BaseExplainer(SharedModelMixin, TransformerMixin, BaseEstimator):
             return explain_chunks(self.for_workers(), X, n_jobs=workers).with_model(self.network())
         seed = self._root_seed()
         if self.on_error == "nan":
-            return explain_survivors(lambda part: self._explain_here(part, seed), X, self._kind())
-        return self._explain_here(X, seed)
+            return explain_survivors(lambda part: self._explain_here(part, seed)[0], X, self._kind())
+        return self._explain_here(X, seed)[0]
+
+    def explain_targets(self, X: Any, targets: Sequence[int] | None = None) -> list[Explanations]:
+        """Explain every instance for several targets; methods that go backward need one forward pass for all of them.
+
+        The model is opened and graphs are cut once, in this process.
+
+        Parameters
+        ----------
+        X : Instances, or anything `check_instances` accepts
+            What to explain; targets of its own do not matter.
+        targets : sequence of int, default=None
+            Classes or output columns; None takes all that the model has.
+
+        Returns
+        -------
+        list of Explanations
+            One for each target, the same as ``explain(X.with_target(target))``.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If a target, a parameter or an instance is not usable; the message says which and how to repair it.
+        """
+        found = self._explain_here(self._checked(X).with_target(0), self._root_seed(), targets, several=True)
+        self.name_left_out(found[0], stacklevel=3)
+        return found
 
     def transform(self, X: Any) -> Explanations:
         """Explain every instance; the same as `explain`, under the name that pipelines call."""
@@ -163,7 +189,7 @@ class BaseExplainer(SharedModelMixin, TransformerMixin, BaseEstimator):
         """
         X = check_instances(X)
         self.fit(X, y, **fit_params)
-        frozen_self, digest = _shallow(self), model_digest(self.network())
+        frozen_self, digest = shallow_copy(self), model_digest(self.network())
 
         def check() -> None:
             if model_digest(frozen_self.network()) != digest:
@@ -224,14 +250,13 @@ class BaseExplainer(SharedModelMixin, TransformerMixin, BaseEstimator):
 
     def for_workers(self, on_error: str | None = None) -> Self:
         """Return a copy that explains in one process, with the seed that this one would use now."""
-        copy = _shallow(self)
-        copy.set_params(n_jobs=1, random_state=self._root_seed(), on_error=on_error or self.on_error)
-        return copy
+        given = {"n_jobs": 1, "random_state": self._root_seed(), "on_error": on_error or self.on_error}
+        return shallow_copy(self).set_params(**given)
 
     def fingerprint(self) -> str:
         """Return a digest of what, besides the model and the instances, decides the result."""
         free = {"model", "batch_size", "n_jobs", "verbose", "on_error", "forward"}
-        params = {name: value for name, value in _plain_params(self).items() if name not in free}
+        params = {name: value for name, value in plain_params(self).items() if name not in free}
         learned = {name: value for name, value in vars(self).items() if name.endswith("_") and not name.startswith("_")}
         return joblib_hash([type(self).__name__, params, learned])
 
@@ -240,34 +265,51 @@ class BaseExplainer(SharedModelMixin, TransformerMixin, BaseEstimator):
             return int(self.random_state)
         return int(check_random_state(self.random_state).randint(2**31 - 1))
 
-    def _explain_here(self, X: Instances, seed: int) -> Explanations:
-        """Explain in this process, batch by batch."""
+    def _explain_here(
+        self, X: Instances, seed: int, targets: Sequence[int] | None = None, *, several: bool = False
+    ) -> list[Explanations]:
+        """Explain in this process, batch by batch: the targets of `X`, or several for every instance."""
         box = self._box()
         with box.open(X) as gnn:
+            asked = gnn.checked_targets(targets) if several else None
 
-            def explain_batch(batch: GraphBatch) -> Masks:
-                return self._explain_batch(gnn, batch, seed)
+            def explain_batch(batch: GraphBatch) -> list[Masks]:
+                if asked is None:
+                    return [self._explain_batch(gnn, batch, seed)]
+                return self._explain_each(gnn, batch, seed, [batch.for_target(target) for target in asked])
 
-            gathered = Gathered(self._kind())
+            gathered = [Gathered(self._kind()) for _ in asked or [0]]
             for batch in gnn.batches(batch_size=self.batch_size, max_edges=self.max_edges, random_state=seed):
                 for part, masks, error in attempts(explain_batch, batch, keep_going=self.on_error == "nan"):
-                    gathered.add(gnn, part, masks, error)
+                    add_to_all(gathered, gnn, part, masks, error)
                 if self.verbose:
-                    print(f"[{type(self).__name__}] explained {len(gathered)} of {len(X)}")  # noqa: T201 (verbose)
-            return Explanations(
-                X,
-                gathered.entries(),
-                self._kind(),
-                targets=gnn.targets,
-                errors=gathered.errors(),
-                extras=gathered.extras() | ({} if self.max_edges is None else {"sampled": gnn.sampled()}),
-                sparsity=self.sparsity,
-                model=box.model,
-                model_digest=model_digest(box.model),
-                explainer=type(self).__name__,
-                params=_plain_params(self),
-                box={"output": gnn.box_output, "threshold": self.threshold, "forward": self.forward},
-            )
+                    print(f"[{type(self).__name__}] explained {len(gathered[0])} of {len(X)}")  # noqa: T201 (verbose)
+            if asked is None:
+                return [self._explanations(gnn, X, gathered[0], gnn.targets)]
+            return [
+                self._explanations(gnn, X.with_target(target), column, np.full(len(X), target))
+                for target, column in zip(asked, gathered, strict=True)
+            ]
+
+    def _explanations(self, gnn: OpenBox, X: Instances, gathered: Gathered, targets: np.ndarray) -> Explanations:
+        return Explanations(
+            X,
+            gathered.entries(),
+            self._kind(),
+            targets=targets,
+            errors=gathered.errors(),
+            extras=gathered.extras() | ({} if self.max_edges is None else {"sampled": gnn.sampled()}),
+            sparsity=self.sparsity,
+            model=gnn.box.model,
+            model_digest=model_digest(gnn.box.model),
+            explainer=type(self).__name__,
+            params=plain_params(self),
+            box={"output": gnn.box_output, "threshold": self.threshold, "forward": self.forward},
+        )
+
+    def _explain_each(self, gnn: OpenBox, batch: GraphBatch, seed: int, asked: Sequence[GraphBatch]) -> list[Masks]:
+        """Return the masks of a batch for several targets; each of `asked` is the batch with one of them."""
+        return [self._explain_batch(gnn, one, seed) for one in asked]
 
     def _explain_batch(self, gnn: OpenBox, batch: GraphBatch, seed: int) -> Masks:
         """Return the masks of one batch of independent instances."""
@@ -277,14 +319,3 @@ class BaseExplainer(SharedModelMixin, TransformerMixin, BaseEstimator):
 def _width(X: Instances, key: str) -> int:
     column = X.store.columns.get(key)
     return 0 if column is None else int(np.prod(column.values.shape[1:]))
-
-
-def _shallow(estimator: BaseExplainer) -> BaseExplainer:
-    copy = clone(estimator)
-    copy.__dict__.update(estimator.__dict__)
-    return copy
-
-
-def _plain_params(estimator: BaseExplainer) -> dict[str, Any]:
-    params = {name: value for name, value in estimator.get_params(deep=False).items() if name != "model"}
-    return {k: v if isinstance(v, (int, float, str, bool, type(None))) else repr(v) for k, v in params.items()}

@@ -5,14 +5,16 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 from skgnnx.blackbox import OpenBox
-from skgnnx.blackbox.gathering import Masks
-from skgnnx.explainers.base import BaseExplainer, explainer
+from skgnnx.blackbox.gathering import Masks, layer_masks
+from skgnnx.blackbox.open_box import ForwardPass
+from skgnnx.explainers.backward import BackwardExplainer, wanted_input
+from skgnnx.explainers.base import explainer
 from skgnnx.graphs.batch import GraphBatch
 from skgnnx.taxonomy import Taxonomy
 
 
 @explainer
-class InputXGradient(BaseExplainer):
+class InputXGradient(BackwardExplainer):
     r"""Input times the gradient of the score, signed.
 
     :math:`A = z \cdot \partial s_c / \partial z` for the pre-softmax score :math:`s_c` of the target. For a network of
@@ -23,6 +25,9 @@ class InputXGradient(BaseExplainer):
     ----------
     mask : {"edge", "node", "node_feature", "feature"}, default="edge"
         What is scored. "node" and "feature" sum over the features of a node and over the nodes.
+    per_layer : bool, default=False
+        True also leaves the shares of the gates of each propagate call in ``E.layer_masks``: for each instance an array
+        (calls, entries), its columns in the order of ``E.entries(i)``. They sum to the edge scores.
 
     Notes
     -----
@@ -39,15 +44,19 @@ class InputXGradient(BaseExplainer):
     """
 
     mask: Literal["edge", "node", "node_feature", "feature"] = "edge"
+    per_layer: bool = False
 
     masks_: ClassVar[tuple[str, ...]] = ("edge", "node", "node_feature", "feature")
     taxonomy: ClassVar[Taxonomy] = Taxonomy(family="gradients")
 
-    def _explain_batch(self, gnn: OpenBox, batch: GraphBatch, seed: int) -> Masks:
-        value, gradient = gnn.input_gradient(batch, "edge" if self.mask == "edge" else "x")
-        share = value * gradient
+    def _forward(self, gnn: OpenBox, batch: GraphBatch) -> ForwardPass:
+        return gnn.forward_pass(batch, wanted_input(self.mask, self.per_layer))
+
+    def _backward(self, gnn: OpenBox, batch: GraphBatch, passed: ForwardPass) -> Masks:
+        share = passed.value.detach() * passed.gradient(batch.targets)
         if self.mask == "edge":
-            return Masks(edge=share)
+            layers = {"layer_masks": layer_masks(batch, share)} if self.per_layer else {}
+            return Masks(edge=share.sum(0) if self.per_layer else share, extras=layers)
         if self.mask == "node":
             return Masks(node=share.flatten(1).sum(1))
         return Masks(node_feature=share) if self.mask == "node_feature" else Masks(feature=batch.sum_nodes(share))

@@ -7,14 +7,16 @@ from typing import ClassVar, Literal
 from torch import Tensor
 
 from skgnnx.blackbox import OpenBox
-from skgnnx.blackbox.gathering import Masks
-from skgnnx.explainers.base import BaseExplainer, explainer
+from skgnnx.blackbox.gathering import Masks, layer_masks
+from skgnnx.blackbox.open_box import ForwardPass
+from skgnnx.explainers.backward import BackwardExplainer, wanted_input
+from skgnnx.explainers.base import explainer
 from skgnnx.graphs.batch import GraphBatch
 from skgnnx.taxonomy import Taxonomy
 
 
 @explainer
-class SensitivityAnalysis(BaseExplainer):
+class SensitivityAnalysis(BackwardExplainer):
     r"""Gradient of the score with respect to edges, nodes or features.
 
     With :math:`g = \partial s_c / \partial z` for the pre-softmax score :math:`s_c` of the target, an entry is scored
@@ -27,6 +29,9 @@ class SensitivityAnalysis(BaseExplainer):
         What is scored. "feature" sums over the nodes of the computation graph.
     norm : {"squared", "absolute", "l2"}, default="squared"
         Squared gradients as in the paper, their absolute values, or the Euclidean norm over the entries of a node.
+    per_layer : bool, default=False
+        True also leaves the sizes of the gradients by the gates of each propagate call in ``E.layer_masks``: for each
+        instance an array (calls, entries), its columns in the order of ``E.entries(i)``.
 
     Notes
     -----
@@ -45,21 +50,28 @@ class SensitivityAnalysis(BaseExplainer):
 
     mask: Literal["edge", "node", "node_feature", "feature"] = "edge"
     norm: Literal["squared", "absolute", "l2"] = "squared"
+    per_layer: bool = False
 
     masks_: ClassVar[tuple[str, ...]] = ("edge", "node", "node_feature", "feature")
     taxonomy: ClassVar[Taxonomy] = Taxonomy(family="gradients")
 
-    def _explain_batch(self, gnn: OpenBox, batch: GraphBatch, seed: int) -> Masks:
-        wanted = "edge" if self.mask == "edge" else "x"
-        _, gradient = gnn.input_gradient(batch, wanted)
-        sizes = gradient.abs() if self.norm == "absolute" else gradient.square()
+    def _forward(self, gnn: OpenBox, batch: GraphBatch) -> ForwardPass:
+        return gnn.forward_pass(batch, wanted_input(self.mask, self.per_layer))
+
+    def _backward(self, gnn: OpenBox, batch: GraphBatch, passed: ForwardPass) -> Masks:
+        gradient = passed.gradient(batch.targets)
         if self.mask == "edge":
-            return Masks(edge=self._root(sizes))
+            layers = {"layer_masks": layer_masks(batch, self._root(self._sizes(gradient)))} if self.per_layer else {}
+            return Masks(edge=self._root(self._sizes(gradient.sum(0) if self.per_layer else gradient)), extras=layers)
+        sizes = self._sizes(gradient)
         if self.mask == "node":
             return Masks(node=self._root(sizes.flatten(1).sum(1)))
         if self.mask == "node_feature":
             return Masks(node_feature=self._root(sizes))
         return Masks(feature=self._root(batch.sum_nodes(sizes)))
+
+    def _sizes(self, gradient: Tensor) -> Tensor:
+        return gradient.abs() if self.norm == "absolute" else gradient.square()
 
     def _root(self, sums: Tensor) -> Tensor:
         return sums.sqrt() if self.norm == "l2" else sums

@@ -146,6 +146,12 @@ class GraphBatch:
         twin.rows, twin.ptr = self.rows.clone(), self.ptr.clone()
         return twin
 
+    def for_target(self, target: int) -> GraphBatch:
+        """Return the same batch, of which the same target is explained for every instance."""
+        twin = copy.copy(self)
+        twin.targets = torch.full((len(self),), target, device=self.device)
+        return twin
+
     def is_modified(self) -> bool:
         """Return True if a tensor of a batch with its own tensors has been changed in place."""
         tensors = [self.edge_index, self.node_instance, self.rows, self.ptr, *self.memo.values()]

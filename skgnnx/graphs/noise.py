@@ -38,7 +38,10 @@ def draw_normal(
     seed = hashlib.blake2b(f"{random_state}|{shape}".encode(), digest_size=8).digest()
     if DIGESTS not in batch.memo:
         batch.memo[DIGESTS] = _digests(batch)
-    streams = _mixed(batch.memo[DIGESTS] ^ np.frombuffer(seed, dtype="<u8"))
+    digest = batch.memo[DIGESTS]
+    if batch.targets is not None:
+        digest = _mixed(digest * GOLDEN + batch.targets.cpu().numpy().astype(np.uint64))
+    streams = _mixed(digest ^ np.frombuffer(seed, dtype="<u8"))
     width = int(np.prod(size[1:]))
     start = np.repeat(streams, np.diff(own_ptr)) + number * np.uint64(width) * GOLDEN
     if places is None:
@@ -59,7 +62,7 @@ def _normal(start: np.ndarray, number: np.ndarray) -> np.ndarray:
 
 
 def _digests(batch: GraphBatch) -> np.ndarray:
-    """Digest of each instance: features, edges and attributes that reach it, element and target."""
+    """Digest of each instance: features, edges and attributes that reach it, and element."""
     graphs, columns = batch.graphs, batch.X.store.columns
     nodes, node_ptr, node_number = _reached(graphs.node_reach, graphs.node_ptr)
     edges, edge_ptr, edge_number = _reached(graphs.edge_reach, graphs.edge_ptr)
@@ -83,8 +86,6 @@ def _digests(batch: GraphBatch) -> np.ndarray:
     if batch.X.level != "graph":
         ends = np.atleast_2d(batch.rows.cpu().numpy())
         digest = _mixed(digest + _of_rows(rank[ends].T))
-    if batch.targets is not None:
-        digest = _mixed(digest * GOLDEN + batch.targets.cpu().numpy().astype(np.uint64))
     return digest
 
 

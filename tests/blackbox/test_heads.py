@@ -203,7 +203,7 @@ def test_gradients_are_those_of_the_pre_softmax_score(kind):
     model, X, _, _ = case(kind)
     with opened(model, X) as gnn:
         (batch,) = gnn.batches()
-        _, gradient = gnn.input_gradient(batch, "x")
+        gradient = gnn.forward_pass(batch, "x").gradient(batch.targets)
         x = batch.x.clone().requires_grad_()
         logits = model.logits(x, batch.edge_index, batch.node_instance)
         pre = torch.cat([-logits, logits], dim=1) if logits.shape[1] == 1 else logits
