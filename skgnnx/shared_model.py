@@ -56,7 +56,7 @@ def shallow_copy(estimator: Any) -> Any:
 
 
 def plain_params(estimator: Any) -> dict[str, Any]:
-    """Return all parameters but the model, as numbers, strings and sequences of these; others are told by their repr."""
+    """Return all parameters but the model, as numbers, strings and sequences of these, or else their repr."""
     params = {name: value for name, value in estimator.get_params(deep=False).items() if name != "model"}
     return {name: value if _is_plain(value) else repr(value) for name, value in params.items()}
 

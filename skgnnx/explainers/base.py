@@ -18,7 +18,7 @@ from skgnnx.blackbox.gathering import Gathered, Masks, add_to_all
 from skgnnx.graphs import Explanations, Instances, check_instances
 from skgnnx.graphs.batch import GraphBatch
 from skgnnx.graphs.digest import model_digest
-from skgnnx.graphs.naming import feature_names_out
+from skgnnx.graphs.naming import feature_names_out, width_of
 from skgnnx.graphs.unexplained import name_sampled, name_unexplained
 from skgnnx.metrics import characterization
 from skgnnx.parallel import explain_chunks, explain_survivors
@@ -103,7 +103,7 @@ class BaseExplainer(SharedModelMixin, TransformerMixin, BaseEstimator):
         """
         X = self._checked(X, reset=True)
         self.n_features_in_ = X.num_units("feature", 0)
-        self.n_edge_features_in_ = _width(X, "edge_attr")
+        self.n_edge_features_in_ = width_of(X, "edge_attr")
         self._fit(X)
         return self
 
@@ -314,8 +314,3 @@ class BaseExplainer(SharedModelMixin, TransformerMixin, BaseEstimator):
     def _explain_batch(self, gnn: OpenBox, batch: GraphBatch, seed: int) -> Masks:
         """Return the masks of one batch of independent instances."""
         raise NotImplementedError(f"{type(self).__name__} must define _explain_batch(gnn, batch, seed) -> Masks.")
-
-
-def _width(X: Instances, key: str) -> int:
-    column = X.store.columns.get(key)
-    return 0 if column is None else int(np.prod(column.values.shape[1:]))

@@ -42,3 +42,9 @@ def feature_names_out(estimator: Any, input_features: Sequence[str] | None) -> n
     if len(input_features) != n:
         raise ValueError(f"'input_features' must hold {n} names, one per node feature. Got {len(input_features)}.")
     return np.asarray(input_features, dtype=object)
+
+
+def width_of(X: Any, key: str) -> int:
+    """Return how many numbers a column of the graphs holds per row, 0 where there is none of this name."""
+    column = X.store.columns.get(key)
+    return 0 if column is None else int(np.prod(column.values.shape[1:]))
