@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -77,14 +77,48 @@ class OpenBox(Opening):
 
     def all_scores(self, batch: GraphBatch, **given: Any) -> Tensor:
         """Return pre-softmax scores of all targets (B, T): the argument of the model's own head where it has one."""
+        logits, kind = self._argument(lambda: self._raw(batch, given.get("x"), given.get("edge_mask")))
+        return heads.scores(kind, self._rows(logits, batch))
+
+    def plain_scores(self, batch: GraphBatch, x: Tensor | None = None, *, logits: bool = False) -> Tensor:
+        """Return pre-softmax scores of all targets (B, T), the model running as it is, where hooks of others may act.
+
+        Parameters
+        ----------
+        batch : GraphBatch
+        x : Tensor of shape (N, F), optional
+            Other node features; scores can be differentiated by them.
+        logits : bool, default=False
+            True raises TypeError where only log-probabilities could be had.
+        """
+        argument, kind = self.plain_argument(batch, x, logits=logits)
+        return heads.scores(kind, self.plain_rows(argument, batch))
+
+    def plain_argument(self, batch: GraphBatch, x: Tensor | None = None, *, logits: bool = False) -> tuple[Tensor, str]:
+        """Return the tensor that holds the scores as the model made it, and its kind; parameters of `plain_scores`."""
+        kind, seen = self._head
+        if logits and not seen and kind in heads.ARGUMENT_KIND:
+            raise TypeError(
+                f"The output of {self.name} looks like (log-)probabilities and the logits could not be located: they "
+                "must be the argument of a last softmax, log_softmax or sigmoid. Got none; return logits, or use "
+                "InputXGradient."
+            )
+        return self._argument(lambda: self.call(batch, x))
+
+    def plain_rows(self, output: Tensor, batch: GraphBatch) -> Tensor:
+        """Return the rows (B, C) that belong to the instances, of what a model that runs as it is made."""
+        return self._runs.rows_of(output, batch)
+
+    def _argument(self, run: Callable[[], Tensor]) -> tuple[Tensor, str]:
+        """Return what a run gives before its softmax or sigmoid, if there is one, and what kind of output that is."""
         kind, seen = self._head
         if not seen:
-            return heads.scores(kind, self.forward(batch, **given))
+            return run(), kind
         with heads.HeadRecorder() as recorder:
-            found = recorder.head_of(self._raw(batch, given.get("x"), given.get("edge_mask")))
+            found = recorder.head_of(run())
         if found is None:
             raise ValueError(f"{self.name} must end in the same softmax or sigmoid in every call. Got none this time.")
-        return heads.scores(heads.ARGUMENT_KIND[kind], self._rows(found[0], batch))
+        return found[0], heads.ARGUMENT_KIND[kind]
 
     def float_features(self, batch: GraphBatch) -> Tensor:
         """Return the node features, or raise TypeError if they cannot be scaled or differentiated."""

@@ -14,6 +14,7 @@ from torch_geometric.nn import GraphConv, global_add_pool
 
 from skgnnx import Instances
 from skgnnx.blackbox import heads
+from skgnnx.testing.networks import Network
 
 
 class Headed(nn.Module):
@@ -71,6 +72,7 @@ def test_scores_are_what_goes_into_the_head(kind):
         pre = torch.cat([-logits, logits], dim=1) if expected == "binary_prob" else logits
         chosen = pre.gather(1, torch.tensor(X.target).view(-1, 1)).flatten()
         torch.testing.assert_close(gnn.all_scores(batch), pre, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(gnn.plain_scores(batch, logits=True), pre, atol=1e-5, rtol=1e-5)
         torch.testing.assert_close(gnn.scores(batch), chosen, atol=1e-5, rtol=1e-5)
         if expected == "binary_prob":
             probabilities = torch.cat([(-logits).sigmoid(), logits.sigmoid()], dim=1)
@@ -101,6 +103,28 @@ def test_a_head_that_is_not_seen_is_told_by_its_sums():
             assert gnn.kind_of_output == expected
             (batch,) = gnn.batches()
             torch.testing.assert_close(gnn.scores(batch), gnn.log_prob(batch))
+            torch.testing.assert_close(gnn.plain_scores(batch), gnn.all_scores(batch))
+            with pytest.raises(TypeError, match="Headed looks like .log-.probabilities and the logits could not"):
+                gnn.plain_scores(batch, logits=True)
+
+
+@pytest.mark.parametrize("level", ["graph", "node", "edge"])
+def test_plain_scores_can_be_differentiated_while_others_look_on(level):
+    model, X = Network("gcn", level, log_softmax=True, seed=1), random_graph(0)
+    made = {"graph": lambda: Instances.from_graphs([X]), "node": lambda: Instances.from_nodes(X, [3, 5]),
+            "edge": lambda: Instances.from_edges(X, [[0, 1], [2, 7]])}  # fmt: skip
+    seen = []
+    with opened(model, made[level]()) as gnn:
+        (batch,) = gnn.batches()
+        x = batch.x.clone().requires_grad_()
+        handle = model.head.register_forward_hook(lambda module, inputs, output: seen.append(output))
+        scores = gnn.plain_scores(batch, x)
+        handle.remove()
+        torch.testing.assert_close(scores, gnn.all_scores(batch), atol=1e-5, rtol=1e-5)
+        (gradient,) = torch.autograd.grad(scores[:, 1].sum(), x)
+        (other,) = torch.autograd.grad(gnn.all_scores(batch, x=x)[:, 1].sum(), x)
+        torch.testing.assert_close(gradient, other, atol=1e-5, rtol=1e-5)
+    assert len(seen) == 1
 
 
 def test_softmax_over_nodes_is_not_a_head():
