@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from skgnnx.blackbox import heads
+from skgnnx.blackbox.guided import GuidedReLUs, check_guidable
 from skgnnx.blackbox.masked_features import MaskedFeatures, masked_features
 from skgnnx.blackbox.opening import Opening, of_targets
 from skgnnx.blackbox.recording import HiddenState, recorded
@@ -21,6 +22,7 @@ class OpenBox(Opening):
     """A frozen model and the instances to explain; made by `BlackBox.open`."""
 
     _told_of_leak = False
+    _is_guidable = False
 
     def forward(
         self, batch: GraphBatch, x: Tensor | None = None, edge_mask: Tensor | Sequence[Tensor] | None = None
@@ -164,6 +166,14 @@ class OpenBox(Opening):
         shape = (batch.num_edges,) if wanted == "edge" else (len(self.trace.names), batch.num_edges)
         value = torch.ones(shape, dtype=self.dtype, device=batch.device, requires_grad=True)
         return ForwardPass(value, self.all_scores(batch, edge_mask=value if wanted == "edge" else value.unbind()))
+
+    def guided_pass(self, batch: GraphBatch, wanted: str) -> ForwardPass:
+        """Run a batch as `forward_pass` does, with ReLUs that hold back negative gradients; TypeError if none runs."""
+        if not self._is_guidable:
+            check_guidable(self)
+            self._is_guidable = True
+        with GuidedReLUs():
+            return self.forward_pass(batch, wanted)
 
 
 class ForwardPass(NamedTuple):

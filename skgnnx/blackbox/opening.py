@@ -71,7 +71,7 @@ class Opening:
         if self._is_too_large(self.trace):
             return CutReference(self._runs, self._setup, self._normaliser).outputs()
         local = self.trace.hops is not None or self.X.level == "graph"
-        return self._runs.reference((lambda: self._look) if local else None)
+        return self._runs.reference((lambda: self.look) if local else None)
 
     @cached_property
     def _batcher(self) -> Batcher:
@@ -121,7 +121,7 @@ class Opening:
     @cached_property
     def _head(self) -> tuple[str, bool]:
         """What the raw output is, and whether its softmax or sigmoid was seen at work."""
-        kind = self._look.head
+        kind = self.look.head
         kind_of_output = heads.recognise(
             self.reference, kind, regression=self.box.regression, given=self.box.output, name=self.name
         )
@@ -130,7 +130,8 @@ class Opening:
         return kind_of_output, kind is not None and kind_of_output in heads.ARGUMENT_KIND
 
     @cached_property
-    def _look(self) -> FirstLook:
+    def look(self) -> FirstLook:
+        """A run on what reaches the first instance, alone."""
         rows, hops, both_ways = np.array([0]), self.trace.hops, self.trace.both_ways
         if hops is not None and self.X.level != "graph":
             try:

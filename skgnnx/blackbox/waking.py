@@ -10,8 +10,24 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 SLOPE = 0.5
-_COPYING = {functional.relu, torch.relu, Tensor.relu, functional.relu6}
+_COPYING = {functional.relu, torch.relu, Tensor.relu}
 _IN_PLACE = {functional.relu_, torch.relu_, Tensor.relu_}
+
+
+def relu_call(func: Any, args: Any, kwargs: Any) -> tuple[Tensor, bool] | None:
+    """Return what a ReLU is taken of, and whether in place; None for any other function.
+
+    Parameters
+    ----------
+    func : callable
+        As a function mode of torch gets it.
+    args : tuple
+    kwargs : dict
+    """
+    if func not in _COPYING and func not in _IN_PLACE:
+        return None
+    in_place = func in _IN_PLACE or kwargs.get("inplace") or args[1:2] == (True,)
+    return args[0] if args else kwargs["input"], bool(in_place)
 
 
 class Awake(TorchFunctionMode):
@@ -23,8 +39,8 @@ class Awake(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         given = kwargs or {}
-        if func not in _COPYING and func not in _IN_PLACE:
+        found = relu_call(functional.relu if func is functional.relu6 else func, args, given)
+        if found is None:
             return func(*args, **given)
-        value = args[0] if args else given["input"]
-        in_place = func in _IN_PLACE or given.get("inplace") or args[1:2] == (True,)
-        return functional.leaky_relu(value, SLOPE, inplace=bool(in_place))
+        value, in_place = found
+        return functional.leaky_relu(value, SLOPE, inplace=in_place)
