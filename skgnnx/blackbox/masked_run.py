@@ -12,6 +12,7 @@ from torch_geometric.nn import MessagePassing
 from torch_geometric.utils import is_sparse
 
 from skgnnx.blackbox.edge_matching import gates
+from skgnnx.blackbox.embeddings import Embedded
 from skgnnx.blackbox.hooks import Nodes, after_messages, around_propagate, replaced, scaled
 from skgnnx.blackbox.pyg_compat import nodes_of_call
 from skgnnx.blackbox.trimming import Trim
@@ -39,7 +40,7 @@ class MaskedRun:
         self._factors: list[Tensor | None] = []
         self._entered: list[int] = []
 
-    def __call__(self, x: Tensor | None) -> Tensor:
+    def __call__(self, x: Tensor | Embedded | None) -> Tensor:
         """Return the raw output of the model."""
         output = self._run(x, self.plan.setup.foldable)
         if output not in self.plan.constants:
@@ -48,7 +49,7 @@ class MaskedRun:
         self.calls, self.num_rows = 0, self.plan.seen.num_nodes
         return self._run(x, [])
 
-    def _run(self, x: Tensor | None, foldable: Sequence[tuple[str, nn.Module]]) -> Tensor:
+    def _run(self, x: Tensor | Embedded | None, foldable: Sequence[tuple[str, nn.Module]]) -> Tensor:
         plan, setup = self.plan, self.plan.setup
         with ExitStack() as stack:
             stack.enter_context(replaced(foldable, "forward", plan.constants.forward))
@@ -59,7 +60,9 @@ class MaskedRun:
             for layer in setup.trimmed_layers(plan.trim):
                 stack.callback(layer.register_forward_pre_hook(self._enter, with_kwargs=True).remove)
                 stack.callback(layer.register_forward_hook(self._leave).remove)
-            return setup.call(plan.seen, x)
+            if isinstance(x, Embedded):
+                stack.enter_context(x.embeddings.returning(x.values))
+            return setup.call(plan.seen, None if isinstance(x, Embedded) else x)
 
     def _enter(self, layer: MessagePassing, args: Any, kwargs: Any) -> Any:
         """Cut what goes into a layer."""

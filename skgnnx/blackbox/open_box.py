@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from skgnnx.blackbox import heads
+from skgnnx.blackbox.embeddings import Embedded, NodeEmbeddings
 from skgnnx.blackbox.guided import GuidedReLUs, check_guidable
 from skgnnx.blackbox.masked_features import MaskedFeatures, masked_features
 from skgnnx.blackbox.opening import Opening, of_targets
@@ -27,13 +29,17 @@ class OpenBox(Opening):
     def forward(
         self, batch: GraphBatch, x: Tensor | None = None, edge_mask: Tensor | Sequence[Tensor] | None = None
     ) -> Tensor:
-        """Return the raw output (B, C) of a batch; differentiable in `x` and `edge_mask`."""
+        """Return the raw output (B, C) of a batch; differentiable in `x` and `edge_mask`.
+
+        Where the node features are whole numbers, `x` are values of `node_inputs`.
+        """
         return self._rows(self._raw(batch, x, edge_mask), batch)
 
     def _raw(self, batch: GraphBatch, x: Tensor | None, edge_mask: Tensor | Sequence[Tensor] | None) -> Tensor:
         if edge_mask is not None:
             self.check_maskable()
-        return self._setup.run(batch, x, edge_mask)
+        given = x if x is None or self._has_float_features else Embedded(self._embeddings, x)
+        return self._setup.run(batch, given, edge_mask)
 
     def _rows(self, output: Tensor, batch: GraphBatch) -> Tensor:
         return self._setup.rows(output, batch, self._runs)
@@ -122,19 +128,33 @@ class OpenBox(Opening):
             raise ValueError(f"{self.name} must end in the same softmax or sigmoid in every call. Got none this time.")
         return found[0], heads.ARGUMENT_KIND[kind]
 
-    def float_features(self, batch: GraphBatch) -> Tensor:
+    @cached_property
+    def _has_float_features(self) -> bool:
+        return "x" in self.X.store.columns and self.X.store.columns["x"].values.dtype.kind == "f"
+
+    @cached_property
+    def _embeddings(self) -> NodeEmbeddings:
+        return NodeEmbeddings(self.call, self.look.batch)
+
+    def node_inputs(self, batch: GraphBatch) -> Tensor:
+        """Return the node features, or the outputs of the embeddings that read them side by side (N, D)."""
+        if self._has_float_features or batch.x is None:
+            return self.float_features(batch)
+        return self._embeddings.values(batch)
+
+    def float_features(self, batch: GraphBatch, instead: str = "mask='edge'") -> Tensor:
         """Return the node features, or raise TypeError if they cannot be scaled or differentiated."""
-        if batch.x is None or not batch.x.is_floating_point():
+        if batch.x is None or not self._has_float_features:
             got = "no 'x'" if batch.x is None else f"{batch.x.dtype}"
             raise TypeError(
-                f"Scoring nodes or features needs floating-point node features. Got {got}; use mask='edge', or encode "
+                f"Scoring nodes or features needs floating-point node features. Got {got}; use {instead}, or encode "
                 "categories one-hot before training."
             )
         return batch.x
 
     def masked_features(self, batch: GraphBatch) -> MaskedFeatures:
         """Return the node features of a batch in the form in which they are masked, or raise as `float_features`."""
-        if "x" not in batch.X.store.columns or batch.X.store.columns["x"].values.dtype.kind != "f":
+        if not self._has_float_features:
             self.float_features(batch)
         return masked_features(batch)
 
@@ -157,11 +177,14 @@ class OpenBox(Opening):
         Parameters
         ----------
         batch : GraphBatch
-        wanted : {"x", "edge", "layer"}
-            Node features (N, F), gates of 1 on the messages of each edge (E,), or one gate per propagate call (L, E).
+        wanted : {"node", "x", "edge", "layer"}
+            Node features, or what embeddings make of them (N, D); node features only (N, F); gates of 1 on the messages
+            of each edge (E,), or one gate per propagate call (L, E).
         """
-        if wanted == "x":
-            value = self.float_features(batch).detach().clone().requires_grad_()
+        if wanted in ("node", "x"):
+            instead = "mask='node' where embeddings read them, mask='edge'"
+            value = self.node_inputs(batch) if wanted == "node" else self.float_features(batch, instead)
+            value = value.detach().clone().requires_grad_()
             return ForwardPass(value, self.all_scores(batch, x=value))
         shape = (batch.num_edges,) if wanted == "edge" else (len(self.trace.names), batch.num_edges)
         value = torch.ones(shape, dtype=self.dtype, device=batch.device, requires_grad=True)
@@ -181,8 +204,8 @@ class ForwardPass(NamedTuple):
 
     Parameters
     ----------
-    value : Tensor of shape (N, F), (E,) or (L, E)
-        Node features, or gates.
+    value : Tensor of shape (N, F), (N, D), (E,) or (L, E)
+        Node features, what embeddings make of them, or gates.
     scores : Tensor of shape (B, T)
         Pre-softmax scores of all targets.
     """

@@ -14,6 +14,7 @@ from skgnnx.blackbox.calling import NORMALISATION, Handed, ModelCall
 from skgnnx.blackbox.constants import Constants, foldable_modules
 from skgnnx.blackbox.edge_masking import MessageEdges, NeedsAllEdgesError
 from skgnnx.blackbox.edge_matching import NOT_AN_EDGE
+from skgnnx.blackbox.embeddings import Embedded
 from skgnnx.blackbox.feature_matrices import Constant, Dense
 from skgnnx.blackbox.fused_call import FusedCall
 from skgnnx.blackbox.fusing import Fusion, fusions
@@ -94,7 +95,9 @@ class Setup:
         batch.trim = int(trim)
         batch.memo[PLAN] = Plan(self, batch, trim)
 
-    def run(self, batch: GraphBatch, x: Tensor | None = None, mask: Tensor | Sequence[Tensor] | None = None) -> Tensor:
+    def run(
+        self, batch: GraphBatch, x: Tensor | Embedded | None = None, mask: Tensor | Sequence[Tensor] | None = None
+    ) -> Tensor:
         """Return the raw output of the model on a batch, with other node features or under an edge mask."""
         try:
             return self.plan(batch).run(x, mask)
@@ -191,12 +194,12 @@ class Plan:
             for layer, handed in known.items()
         }
 
-    def run(self, x: Tensor | None = None, mask: Tensor | Sequence[Tensor] | None = None) -> Tensor:
+    def run(self, x: Tensor | Embedded | None = None, mask: Tensor | Sequence[Tensor] | None = None) -> Tensor:
         """Return the raw output of the model, with other node features or under an edge mask.
 
         Parameters
         ----------
-        x : Tensor of shape (N, F), optional
+        x : Tensor of shape (N, F) or Embedded, optional
         mask : Tensor of shape (E,) or sequence of such, optional
             In the order of the batch, as `x`.
         """
@@ -205,10 +208,12 @@ class Plan:
         self.num_rows = run.num_rows
         return output
 
-    def _ordered(self, x: Tensor | None) -> Tensor | None:
+    def _ordered(self, x: Tensor | Embedded | None) -> Tensor | Embedded | None:
         """Return features in the order in which the model sees nodes."""
         if x is None:
             return self._x
+        if isinstance(x, Embedded):
+            return x if self._node_order is None else x.take(self._node_order)
         return x if self._node_order is None else rows_of(x, self._node_order)
 
     def in_batch(self, edge: np.ndarray) -> np.ndarray:

@@ -35,4 +35,6 @@ class BackwardExplainer(BaseExplainer):
 
 def wanted_input(mask: str, per_layer: bool) -> str:
     """Return by which input of the model a kind of mask is scored: see `OpenBox.forward_pass`."""
-    return "x" if mask != "edge" else "layer" if per_layer else "edge"
+    if mask == "edge":
+        return "layer" if per_layer else "edge"
+    return "node" if mask == "node" else "x"

@@ -150,22 +150,6 @@ def test_nothing_outside_of_the_receptive_field():
     assert E.entries(0)[0].tolist() == [3, 4]
 
 
-def test_integer_features_have_edges_only():
-    class Categories(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.embedding, self.conv = nn.Embedding(4, 8), GraphConv(8, 2)
-
-        def forward(self, x, edge_index):
-            return self.conv(self.embedding(x.view(-1)), edge_index)
-
-    data = Data(x=torch.tensor([[0], [1], [2]]), edge_index=torch.tensor([[0, 1], [1, 2]]))
-    X = Instances.from_nodes(data, [2])
-    assert SensitivityAnalysis(Categories()).explain(X)[0][1] > 0
-    with pytest.raises(TypeError, match="floating-point node features.*int64.*mask='edge'"):
-        SensitivityAnalysis(Categories(), mask="node").explain(X)
-
-
 @pytest.mark.filterwarnings("ignore:Input Tensor 0 did not already require gradients")  # captum's own remark
 def test_agrees_with_captum_through_pyg():
     pytest.importorskip("captum")
