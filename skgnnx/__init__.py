@@ -1,7 +1,7 @@
 """skgnnx: explain graph neural networks the scikit-learn way."""
 
 from skgnnx.config import config_context
-from skgnnx.explainers import GNNExplainer, GuidedBackprop, InputXGradient, RandomExplainer, SensitivityAnalysis
+from skgnnx.explainers import CAM, GNNExplainer, GuidedBackprop, InputXGradient, RandomExplainer, SensitivityAnalysis
 from skgnnx.explainers.base import BaseExplainer
 from skgnnx.graphs import Explanations, Instance, Instances, check_instances, graphs_from_smiles
 from skgnnx.parallel import cross_val_explain, explain_dataset
@@ -9,6 +9,7 @@ from skgnnx.parallel import cross_val_explain, explain_dataset
 __version__ = "0.1.0.dev0"
 __all__ = [
     "BaseExplainer",
+    "CAM",
     "Explanations",
     "GNNExplainer",
     "GuidedBackprop",
