@@ -25,7 +25,8 @@ class Masks:
     feature : Tensor of shape (B, F), optional
     node_feature : Tensor of shape (N, F), optional
     extras : dict of str to list of length B
-        Further results of the method, one value per instance.
+        Further results of the method, one value per instance; "path" where the batch did not run as `OpenBox.path` has
+        it.
     """
 
     edge: Tensor | None = None
@@ -66,7 +67,9 @@ class Gathered:
         self._positions.append(batch.positions)
         self._sizes.append(len(batch))
         self._parts.append({} if masks is None else _entries_of(gnn, batch, masks))
-        self._extras.append({} if masks is None else {**masks.extras, "path": [gnn.path(batch)] * len(batch)})
+        extras = {} if masks is None else masks.extras
+        said = {} if masks is None or "path" in extras else {"path": [gnn.path(batch)] * len(batch)}
+        self._extras.append(extras | said)
 
     def _order(self) -> np.ndarray:
         """Return where each instance of `X` is among what was added."""

@@ -48,6 +48,10 @@ class OpenBox(Opening):
         """Say for each propagate call of a batch how it runs, and why not faster."""
         return self._setup.path(batch)
 
+    def plain_path(self, batch: GraphBatch) -> list[list[str]]:
+        """Say the same for each instance of a batch of which `plain_scores` are taken."""
+        return [[f"{name}: general path (looked into), whole" for name in self.trace.names]] * len(batch)
+
     def check_maskable(self) -> None:
         """Raise TypeError if the model passes no messages that an edge mask could scale."""
         if not self.trace.names:

@@ -82,6 +82,5 @@ class CAM(BackwardExplainer):
         ]
         node = (torch.cat(shares, dim=1) * passed.weight[batch.targets][batch.node_instance]).sum(dim=1)
         score, bias = of_targets(passed.scores, batch.targets), passed.bias[batch.targets]
-        return Masks(
-            node=node.clamp_min(0) if self.relu else node, extras={"score": score.tolist(), "bias": bias.tolist()}
-        )
+        extras = {"score": score.tolist(), "bias": bias.tolist(), "path": gnn.plain_path(batch)}
+        return Masks(node=node.clamp_min(0) if self.relu else node, extras=extras)

@@ -173,8 +173,10 @@ def test_the_two_classes_of_one_logit_are_opposite():
 def test_one_run_of_the_model_serves_a_batch_and_all_classes():
     model, calls = made(Pooling), []
     model.head.register_forward_hook(lambda *_: calls.append(1))
-    CAM(model).explain(X)
+    E = CAM(model).explain(X)
     one = len(calls)
+    assert len(E) == len(E.path) == len(X)
+    assert all("general path" in said for path in E.path for said in path)
     calls.clear()
     CAM(model).explain_targets(X)
     assert len(calls) == one
