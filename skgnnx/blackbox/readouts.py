@@ -73,7 +73,7 @@ class StepRecorder(TorchFunctionMode):
 
 
 def made(value: Tensor, step: str = "") -> Made:
-    """Return a matrix with the place where its gradient arrives."""
+    """Return a matrix that was just made, with the place where its gradient arrives."""
     return Made(value, get_gradient_edge(value) if value.requires_grad else None, step)
 
 
