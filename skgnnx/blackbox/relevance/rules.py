@@ -1,0 +1,147 @@
+"""Rules that say how the value of a linear unit is shared out among its inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from skgnnx.blackbox.relevance.bias_shares import BiasShares
+
+
+class Contributions(NamedTuple):
+    """What the inputs and the bias add to the units of a linear block.
+
+    Parameters
+    ----------
+    total : Tensor
+        Sum over the inputs, without bias; differentiable.
+    positive : Tensor or None
+        Sum over the contributions that are positive; differentiable. None where no rule needs it.
+    bias : Tensor or None
+        What is added besides, in the shape of the units or one that can be broadcast to it.
+    """
+
+    total: Tensor
+    positive: Tensor | None = None
+    bias: Tensor | None = None
+
+    @property
+    def negative(self) -> Tensor:
+        """Sum over the contributions that are negative."""
+        return self.total - self.positive
+
+    def scaled(self, factor: Tensor, shift: Tensor) -> Contributions:
+        """Return the contributions to units that are scaled and shifted, as by a batch normalisation."""
+        positive = self.positive
+        if positive is not None:
+            positive = factor * torch.where(factor > 0, positive, self.negative)
+        bias = shift if self.bias is None else factor * self.bias + shift
+        return Contributions(factor * self.total, positive, bias)
+
+
+class Rule(NamedTuple):
+    """How relevance passes a linear block.
+
+    Parameters
+    ----------
+    kind : {"zero", "epsilon", "gamma", "zplus", "mass", "contrast"}
+        "mass" hands a unit's relevance of 1, whatever its value, to the positive contributions; "contrast" takes from
+        that what the negative ones would get.
+    size : float
+        The gamma or the epsilon.
+    """
+
+    kind: str
+    size: float = 0.0
+
+    @property
+    def needs_signs(self) -> bool:
+        """True if positive and negative contributions are treated apart."""
+        return self.kind in ("zplus", "mass", "contrast") or (self.kind == "gamma" and self.size > 0)
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.size:g}" if self.kind in ("gamma", "epsilon") else self.kind
+
+    def passed(self, value: Tensor, given: Contributions, shares: BiasShares) -> Tensor:
+        """Return the units with their own values, and with gradients by which relevance flows to the inputs.
+
+        What does not flow to an input is the share of the bias.
+        """
+        value = value.detach()
+        ways = _WAYS[self.kind](self, value, given)
+        flowing = torch.zeros_like(value)
+        rest = torch.zeros_like(value) if self.kind in ("mass", "contrast") else value
+        for way, ratio in ways:
+            ratio = ratio.detach()
+            flowing = flowing + (way - way.detach()) * ratio
+            rest = rest - way.detach() * ratio
+        if self._keeps_all(given):
+            return value + flowing
+        counted = shares.counted(rest.detach(), rest)
+        return value + flowing + (counted - counted.detach())
+
+    def _keeps_all(self, given: Contributions) -> bool:
+        """Return True if inputs get everything: the rest is rounding."""
+        return self.kind in ("mass", "contrast") or (self.kind in ("zero", "gamma") and given.bias is None)
+
+
+Ways = list[tuple[Tensor, Tensor]]
+
+
+def _zero(rule: Rule, value: Tensor, given: Contributions) -> Ways:
+    return [(given.total, torch.ones_like(value))]
+
+
+def _epsilon(rule: Rule, value: Tensor, given: Contributions) -> Ways:
+    return [(given.total, _ratio(value, value + rule.size * value.sign()))]
+
+
+def _gamma(rule: Rule, value: Tensor, given: Contributions) -> Ways:
+    if given.positive is None:
+        return _zero(rule, value, given)
+    favoured = torch.where(value > 0, given.positive, given.negative)
+    way = given.total + rule.size * favoured
+    bias = value.new_zeros(()) if given.bias is None else given.bias
+    favoured_bias = torch.where(value > 0, bias.clamp(min=0), bias.clamp(max=0))
+    # The value, and not the sum of contributions and bias, which rounds differently.
+    return [(way, _ratio(value, value + rule.size * (favoured + favoured_bias)))]
+
+
+def _zplus(rule: Rule, value: Tensor, given: Contributions) -> Ways:
+    return [(given.positive, _ratio(value, given.positive))]  # type: ignore[list-item, arg-type]
+
+
+def _mass(rule: Rule, value: Tensor, given: Contributions) -> Ways:
+    return [(given.positive, _ratio(torch.ones_like(value), given.positive))]  # type: ignore[list-item, arg-type]
+
+
+def _contrast(rule: Rule, value: Tensor, given: Contributions) -> Ways:
+    against = given.negative
+    return [*_mass(rule, value, given), (against, -_ratio(torch.ones_like(value), against))]
+
+
+_WAYS: dict[str, Callable[[Rule, Tensor, Contributions], Ways]] = {
+    "zero": _zero,
+    "epsilon": _epsilon,
+    "gamma": _gamma,
+    "zplus": _zplus,
+    "mass": _mass,
+    "contrast": _contrast,
+}
+
+
+def _ratio(above: Tensor, below: Tensor) -> Tensor:
+    """Return a quotient, 0 where there is nothing to share among."""
+    below = below.detach()
+    return torch.where(below == 0, 0.0, above / torch.where(below == 0, 1.0, below))
+
+
+def positive_part(block: Callable[[Tensor, Tensor], Tensor], u: Tensor, weight: Tensor) -> Tensor:
+    """Return the sum over positive contributions of a bilinear function of inputs and weights."""
+    positive = block(u * (u > 0), weight.clamp(min=0))
+    if bool((u >= 0).all()):
+        return positive
+    return positive + block(u * (u < 0), weight.clamp(max=0))
