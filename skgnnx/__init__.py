@@ -1,7 +1,15 @@
 """skgnnx: explain graph neural networks the scikit-learn way."""
 
 from skgnnx.config import config_context
-from skgnnx.explainers import CAM, GNNExplainer, GuidedBackprop, InputXGradient, RandomExplainer, SensitivityAnalysis
+from skgnnx.explainers import (
+    CAM,
+    GNNExplainer,
+    GuidedBackprop,
+    InputXGradient,
+    LRP,
+    RandomExplainer,
+    SensitivityAnalysis,
+)
 from skgnnx.explainers.base import BaseExplainer
 from skgnnx.graphs import Explanations, Instance, Instances, check_instances, graphs_from_smiles
 from skgnnx.parallel import cross_val_explain, explain_dataset
@@ -14,6 +22,7 @@ __all__ = [
     "GNNExplainer",
     "GuidedBackprop",
     "InputXGradient",
+    "LRP",
     "Instance",
     "Instances",
     "RandomExplainer",

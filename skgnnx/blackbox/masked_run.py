@@ -132,9 +132,13 @@ class MaskedRun:
             self._factors.append(None)
             return
         self.plan.edges.check(number, name, nodes, self.plan.allowed_rows)
-        factors = gates(mask, self.plan.message_edges(number, name, layer, edge_index))
+        factors = self._factors_of(mask, number, name, layer, edge_index)
         values = self.plan.missing_values.get(number)
         self._factors.append(factors if values is None else factors * values)
+
+    def _factors_of(self, mask: Tensor, number: int, name: str, layer: MessagePassing, edge_index: Tensor) -> Tensor:
+        """Return one factor per message of a call."""
+        return gates(mask, self.plan.message_edges(number, name, layer, edge_index))
 
     def _end(self) -> None:
         if not self.plan.edges.resolving:

@@ -39,14 +39,14 @@ class OpenBox(Opening):
         if edge_mask is not None:
             self.check_maskable()
         given = x if x is None or self._has_float_features else Embedded(self._embeddings, x)
-        return self._setup.run(batch, given, edge_mask)
+        return self.setup.run(batch, given, edge_mask)
 
     def _rows(self, output: Tensor, batch: GraphBatch) -> Tensor:
-        return self._setup.rows(output, batch, self._runs)
+        return self.setup.rows(output, batch, self._runs)
 
     def path(self, batch: GraphBatch) -> list[str]:
         """Say for each propagate call of a batch how it runs, and why not faster."""
-        return self._setup.path(batch)
+        return self.setup.path(batch)
 
     def plain_path(self, batch: GraphBatch) -> list[list[str]]:
         """Say the same for each instance of a batch of which `plain_scores` are taken."""
@@ -89,7 +89,7 @@ class OpenBox(Opening):
 
     def all_scores(self, batch: GraphBatch, **given: Any) -> Tensor:
         """Return pre-softmax scores of all targets (B, T): the argument of the model's own head where it has one."""
-        logits, kind = self._argument(lambda: self._raw(batch, given.get("x"), given.get("edge_mask")))
+        logits, kind = self.argument_of(lambda: self._raw(batch, given.get("x"), given.get("edge_mask")))
         return heads.scores(kind, self._rows(logits, batch))
 
     def plain_scores(self, batch: GraphBatch, x: Tensor | None = None, *, logits: bool = False) -> Tensor:
@@ -108,6 +108,14 @@ class OpenBox(Opening):
 
     def plain_argument(self, batch: GraphBatch, x: Tensor | None = None, *, logits: bool = False) -> tuple[Tensor, str]:
         """Return the tensor that holds the scores as the model made it, and its kind; parameters of `plain_scores`."""
+        return self.argument_of(lambda: self.call(batch, x), logits=logits)
+
+    def plain_rows(self, output: Tensor, batch: GraphBatch) -> Tensor:
+        """Return the rows (B, C) that belong to the instances, of what a model that runs as it is made."""
+        return self._runs.rows_of(output, batch)
+
+    def argument_of(self, run: Callable[[], Tensor], *, logits: bool = False) -> tuple[Tensor, str]:
+        """Return what a run gives before its softmax or sigmoid, if there is one, and what kind of output that is."""
         kind, seen = self._head
         if logits and not seen and kind in heads.ARGUMENT_KIND:
             raise TypeError(
@@ -115,15 +123,6 @@ class OpenBox(Opening):
                 "must be the argument of a last softmax, log_softmax or sigmoid. Got none; return logits, or use "
                 "InputXGradient."
             )
-        return self._argument(lambda: self.call(batch, x))
-
-    def plain_rows(self, output: Tensor, batch: GraphBatch) -> Tensor:
-        """Return the rows (B, C) that belong to the instances, of what a model that runs as it is made."""
-        return self._runs.rows_of(output, batch)
-
-    def _argument(self, run: Callable[[], Tensor]) -> tuple[Tensor, str]:
-        """Return what a run gives before its softmax or sigmoid, if there is one, and what kind of output that is."""
-        kind, seen = self._head
         if not seen:
             return run(), kind
         with heads.HeadRecorder() as recorder:

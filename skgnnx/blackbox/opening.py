@@ -42,6 +42,7 @@ class Opening:
         self.name = type(box.model).__name__
         self.device = _device_of(box.model)
         self.call = ModelCall(box.model, box.forward)
+        self.memo: dict[str, Any] = {}  # what methods find out about the model
 
     @cached_property
     def trace(self) -> ModelTrace:
@@ -58,25 +59,26 @@ class Opening:
         return PlainRuns(self.call, self.X, self.device, sum(self.trace.widths))
 
     @cached_property
-    def _setup(self) -> Setup:
+    def setup(self) -> Setup:
+        """How batches run."""
         return Setup(self.call, self.X, self.device, self.trace)
 
     @cached_property
     def _normaliser(self) -> Normaliser:
-        return Normaliser(self._setup, self.X, self.device)
+        return Normaliser(self.setup, self.X, self.device)
 
     @cached_property
     def reference(self) -> Tensor:
         """The model's raw output (n, C) for every instance, on whole graphs, with nothing masked."""
         if self._is_too_large(self.trace):
-            return CutReference(self._runs, self._setup, self._normaliser).outputs()
+            return CutReference(self._runs, self.setup, self._normaliser).outputs()
         local = self.trace.hops is not None or self.X.level == "graph"
         return self._runs.reference((lambda: self.look) if local else None)
 
     @cached_property
     def _batcher(self) -> Batcher:
         # The reference comes first: it tells whether graphs may share a batch.
-        return Batcher(self._runs, self._setup, self._normaliser, self.reference, self.targets)
+        return Batcher(self._runs, self.setup, self._normaliser, self.reference, self.targets)
 
     def batches(
         self,

@@ -4,7 +4,16 @@ from skgnnx.explainers.cam import CAM
 from skgnnx.explainers.gnn_explainer import GNNExplainer
 from skgnnx.explainers.guided_backprop import GuidedBackprop
 from skgnnx.explainers.input_x_gradient import InputXGradient
+from skgnnx.explainers.lrp import LRP
 from skgnnx.explainers.random_explainer import RandomExplainer
 from skgnnx.explainers.sensitivity_analysis import SensitivityAnalysis
 
-__all__ = ["CAM", "GNNExplainer", "GuidedBackprop", "InputXGradient", "RandomExplainer", "SensitivityAnalysis"]
+__all__ = [
+    "CAM",
+    "GNNExplainer",
+    "GuidedBackprop",
+    "InputXGradient",
+    "LRP",
+    "RandomExplainer",
+    "SensitivityAnalysis",
+]

@@ -24,7 +24,7 @@ class Weighted(nn.Module):
 @contextmanager
 def general(gnn):
     """Let the opened model run without anything fused, trimmed or kept; batches have to be made inside."""
-    setup = gnn._setup
+    setup = gnn.setup
     kept = setup.fusions, setup.foldable
     setup.fusions, setup.foldable = [], []
     try:
@@ -56,11 +56,11 @@ def check_shortcuts(gnn, positions=None, *, by_x=True, tolerance=None):
     tolerance = (1e-10 if gnn.dtype == torch.float64 else 2e-6) if tolerance is None else tolerance
     paths = []
     for batch in gnn.batches(positions):
-        paths.append(gnn._setup.path(batch))
+        paths.append(gnn.setup.path(batch))
         mask = random_mask(batch, gnn.dtype)
         fast = results(gnn, batch, mask, by_x=by_x)
         with general(gnn):
-            gnn._setup.put(batch, Trim.NONE)
+            gnn.setup.put(batch, Trim.NONE)
             slow = results(gnn, batch, mask, by_x=by_x)
         for got, expected in zip(fast, slow, strict=True):
             scale = max(1.0, float(expected.detach().abs().max()) if expected.numel() else 1.0)

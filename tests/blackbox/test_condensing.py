@@ -182,7 +182,7 @@ def reference(model, data, monkeypatch, budget=200_000):
     monkeypatch.setattr(Normaliser, "learn_condensed", lambda *args: learned.append(learn(*args)) or learned[-1])
     X = Instances.from_nodes(data, NODES)
     with config_context(memory_budget=budget), opened(model, X) as gnn:
-        outputs = CutReference(gnn._runs, gnn._setup, gnn._normaliser).outputs()
+        outputs = CutReference(gnn._runs, gnn.setup, gnn._normaliser).outputs()
         for batch in gnn.batches():
             found = gnn.forward(batch)
             torch.testing.assert_close(found, outputs[torch.from_numpy(batch.positions)], atol=1e-9, rtol=1e-6)
@@ -209,7 +209,7 @@ def test_references_are_the_whole_graphs(kind, loops, undirected, monkeypatch):
 def test_batches_that_the_reference_was_compared_with_are_used_once_where_there_is_room(kind, budget, kept):
     model, X = seeded((COUNTED | OTHERS)[kind]).double(), Instances.from_nodes(hubs(), NODES)
     with config_context(memory_budget=budget), opened(model, X) as gnn:
-        outputs = CutReference(gnn._runs, gnn._setup, gnn._normaliser).outputs()
+        outputs = CutReference(gnn._runs, gnn.setup, gnn._normaliser).outputs()
         before = list(gnn._runs.compared)
         assert bool(before) == kept
         first, again = list(gnn.batches()), list(gnn.batches())
@@ -225,10 +225,10 @@ def test_batches_that_the_reference_was_compared_with_are_used_once_where_there_
 def test_batches_that_would_run_otherwise_now_are_made_again():
     model, X = seeded(COUNTED["gcn"]).double(), Instances.from_nodes(hubs(), NODES)
     with opened(model, X) as gnn:
-        CutReference(gnn._runs, gnn._setup, gnn._normaliser).outputs()
+        CutReference(gnn._runs, gnn.setup, gnn._normaliser).outputs()
         before = list(gnn._runs.compared)
         gnn._batcher._settle()
-        gnn._setup.give_up_fusing()
+        gnn.setup.give_up_fusing()
         assert before
         assert not any(batch is one for batch in gnn.batches() for one in before)
 

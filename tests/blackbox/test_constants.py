@@ -52,12 +52,12 @@ def masks(batch, count=3):
 def alone(gnn, positions, mask):
     """Output of the same instances in a batch that has not run before, without anything fused or trimmed."""
     batch = next(gnn.batches(positions))
-    fusions, gnn._setup.fusions, foldable = gnn._setup.fusions, [], gnn._setup.foldable
-    gnn._setup.foldable = []
+    fusions, gnn.setup.fusions, foldable = gnn.setup.fusions, [], gnn.setup.foldable
+    gnn.setup.foldable = []
     try:
         return gnn.forward(batch, edge_mask=mask)
     finally:
-        gnn._setup.fusions, gnn._setup.foldable = fusions, foldable
+        gnn.setup.fusions, gnn.setup.foldable = fusions, foldable
 
 
 def check_masks(gnn, batch):

@@ -168,7 +168,7 @@ def test_wide_features_that_stay_are_multiplied_before_they_are_summed(name, mon
         for _ in range(2):
             runs.append([])
             gnn.prediction_loss(batch, edge_mask=_fixed(batch.num_edges, torch.float64))
-        assert all("trimmed" in sentence for sentence in gnn._setup.path(batch))
+        assert all("trimmed" in sentence for sentence in gnn.setup.path(batch))
     assert all(one is other for one, other in zip(runs[1], runs[2], strict=True))
     assert (len(runs[1]) > 0) == (name in ("sage", "graph", "gin"))  # others start with a layer that is computed once
 

@@ -49,16 +49,16 @@ def fused_calls(gnn, batch, monkeypatch):
 def test_the_path_says_what_runs(monkeypatch):
     with opened(seeded(Mixed).double(), nodes()) as gnn:
         (batch,) = gnn.batches()
-        assert gnn._setup.path(batch) == [
+        assert gnn.setup.path(batch) == [
             "copies: fused sum of copies, trimmed rows and edges",
             "other: general path (messages that are no weighted copies), trimmed rows and edges",
             "other: general path (messages that are no weighted copies), trimmed rows and edges",
         ]
         assert fused_calls(gnn, batch, monkeypatch) == 1
-        gnn._setup.put(batch, Trim.EDGES)
-        assert [said.split(", ")[1] for said in gnn._setup.path(batch)] == ["trimmed edges"] * 3
-        gnn._setup.put(batch, Trim.NONE)
-        assert [said.split(", ")[1] for said in gnn._setup.path(batch)] == ["whole"] * 3
+        gnn.setup.put(batch, Trim.EDGES)
+        assert [said.split(", ")[1] for said in gnn.setup.path(batch)] == ["trimmed edges"] * 3
+        gnn.setup.put(batch, Trim.NONE)
+        assert [said.split(", ")[1] for said in gnn.setup.path(batch)] == ["whole"] * 3
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_the_path_says_why_not(make, reason):
         layer.register_message_forward_hook(lambda layer, inputs, output: output)
     with opened(seeded(lambda: Stack(layer)).double(), nodes()) as gnn:
         for batch in gnn.batches():
-            assert all(f"general path ({reason})" in said for said in gnn._setup.path(batch))
+            assert all(f"general path ({reason})" in said for said in gnn.setup.path(batch))
 
 
 class Updating(MessagePassing):
@@ -131,7 +131,7 @@ def test_pooled_layers_say_that_they_run_between_other_nodes():
         seeded(Pooling).double(), Instances.from_graphs([random_graph(1, features=4, dtype=torch.float64)])
     ) as gnn:
         (batch,) = gnn.batches()
-        said = [sentence for sentence in gnn._setup.path(batch) if sentence.startswith("second")]
+        said = [sentence for sentence in gnn.setup.path(batch) if sentence.startswith("second")]
         assert said == ["second: general path (between other nodes than those of the graph), whole"]
         x = batch.x.clone().requires_grad_()
         torch.testing.assert_close(gnn.forward(batch, x=x), gnn.reference)
@@ -293,7 +293,7 @@ def test_removed_edges_are_gone_in_trimmed_batches(make):
         smaller = batch.keep_edges(keep)
         assert smaller.trim == batch.trim <= Trim.ROWS
         fast = gnn.forward(smaller)
-        gnn._setup.put(smaller, Trim.NONE)
+        gnn.setup.put(smaller, Trim.NONE)
         torch.testing.assert_close(fast, gnn.forward(smaller))
         torch.testing.assert_close(fast, gnn._runs.outputs(smaller))
 

@@ -103,7 +103,7 @@ def test_fusing_is_given_up_where_it_gives_other_outputs(monkeypatch):
     X = Instances.from_graphs([random_graph(seed, dtype=torch.float64) for seed in range(3)])
     with opened(seeded(Wrong).double(), X) as gnn:
         (batch,) = gnn.batches()
-        assert all("general path (sums of copies give other outputs)" in said for said in gnn._setup.path(batch))
+        assert all("general path (sums of copies give other outputs)" in said for said in gnn.setup.path(batch))
         torch.testing.assert_close(gnn.forward(batch), gnn.reference)
 
 

@@ -70,7 +70,7 @@ def rows_seen(gnn, batch):
         seen[-1].append(len(output))
 
     handles = []
-    setup, run = gnn._setup, type(gnn._setup.plan(batch))
+    setup, run = gnn.setup, type(gnn.setup.plan(batch))
 
     def counted(self, number, layer, edge_index, nodes, given):
         call = fused_call(self, number, layer, edge_index, nodes, given)
@@ -164,7 +164,7 @@ def test_nothing_is_trimmed_where_a_graph_is_predicted():
     with opened(model, Instances.from_graphs([large_graph()])) as gnn:
         (batch,) = gnn.batches()
         assert rows_seen(gnn, batch) == ([[60, 60]] * 2, [batch.num_edges] * 2)
-        assert [said.split(", ")[1] for said in gnn._setup.path(batch)] == ["whole"] * 2
+        assert [said.split(", ")[1] for said in gnn.setup.path(batch)] == ["whole"] * 2
 
 
 class Attributed(Weighted):
@@ -511,7 +511,7 @@ def test_few_rows_are_filled_up_so_that_batches_of_one_are_rounded_like_others()
     X = Instances.from_nodes(data)
     with opened(model, X) as gnn:
         for batch in gnn.batches(batch_size=1):
-            prefixes = gnn._setup.plan(batch).prefixes
+            prefixes = gnn.setup.plan(batch).prefixes
             assert prefixes.nodes(0) == min(trimming.FEWEST_ROWS, batch.num_nodes)
     together = GNNExplainer(model, epochs=100, output="logits").explain(X)
     alone = GNNExplainer(model, epochs=100, output="logits", batch_size=1).explain(X)

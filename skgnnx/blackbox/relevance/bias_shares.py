@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -28,27 +27,35 @@ class BiasShares:
         self._instances: list[Tensor] = []
         self._messages: list[Tensor] = []
 
-    @contextmanager
-    def in_messages(self, target: Tensor) -> Iterator[None]:
-        """Take rows for messages, given by the nodes that they reach, while a layer computes them."""
+    def enter_messages(self, target: Tensor) -> None:
+        """Take rows for messages, given by the nodes that they reach, until `leave_messages`."""
         self._messages.append(target)
-        try:
-            yield
-        finally:
-            self._messages.pop()
+
+    def leave_messages(self) -> None:
+        """Take rows for what they were before."""
+        self._messages.pop()
 
     def counted(self, constant: Tensor, like: Tensor) -> Tensor:
-        """Return a constant in the shape of what it is added to, the same values, as something that gets a share."""
-        shape = torch.broadcast_shapes(constant.shape, like.shape)
-        if not shape:
-            return constant
-        factor = constant.new_ones(shape[0], *(1,) * (len(shape) - 1)).requires_grad_()
-        self.factors.append(factor)
-        self._instances.append(self._instance_of(shape[0]))
-        return constant.expand(shape) * factor
+        """Return a constant in the shape of what it is added to, the same values, as something that gets a share.
 
-    def _instance_of(self, rows: int) -> Tensor:
-        """Return to which instance each row of a tensor belongs."""
+        Raises
+        ------
+        UnknownRowsError
+            If it is added to something that has a row for neither nodes, edges nor instances.
+        """
+        shape = torch.broadcast_shapes(constant.shape, like.shape)
+        for axis in (0, -2):
+            instance = self._instance_of(shape[axis]) if len(shape) >= abs(axis or 1) else None
+            if instance is not None:
+                ones = [1] * len(shape)
+                ones[axis] = shape[axis]
+                self.factors.append(constant.new_ones(ones).requires_grad_())
+                self._instances.append(instance)
+                return constant.expand(shape) * self.factors[-1]
+        raise UnknownRowsError(tuple(shape))
+
+    def _instance_of(self, rows: int) -> Tensor | None:
+        """Return to which instance each row of a tensor belongs, None where that cannot be told."""
         batch = self.batch
         if self._messages and rows == len(self._messages[-1]):
             return batch.node_instance[self._messages[-1]]
@@ -60,7 +67,7 @@ class BiasShares:
             return batch.edge_instance
         if rows == 2 * len(batch) and batch.X.level == "edge":
             return torch.arange(rows, device=batch.device) % len(batch)
-        raise UnknownRowsError(rows)
+        return None
 
     def sums(self, gradients: Sequence[Tensor | None], dtype: torch.dtype) -> Tensor:
         """Return the total share of each instance (B,), given the gradients by all factors."""
@@ -72,4 +79,4 @@ class BiasShares:
 
 
 class UnknownRowsError(Exception):
-    """Something is added to rows that are neither nodes, edges nor instances."""
+    """A constant is added to a tensor, whose shape is given, without a row for nodes, edges or instances."""

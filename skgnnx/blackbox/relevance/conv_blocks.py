@@ -1,4 +1,4 @@
-"""Graph convolutions that are linear once attention and winners are kept: blocks that share relevance out as a whole."""
+"""Graph convolutions that are linear once attention and winners are kept: they share relevance out as a whole."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch_geometric.nn import MessagePassing
 from torch_geometric.nn.aggr import MaxAggregation, MinAggregation
 
 from skgnnx.blackbox.hooks import mapped, replaced
-from skgnnx.blackbox.relevance.function_rules import depends
+from skgnnx.blackbox.relevance.function_rules import dependent, depends
 from skgnnx.blackbox.relevance.rules import Contributions
 
 ROUNDING = 1e-4  # what is not linear misses by far more
@@ -97,7 +97,7 @@ class ConvCall:
     def __init__(self, layer: MessagePassing, original: Any, args: Any, kwargs: Any, again: Callable[[], Any]) -> None:
         self.layer = layer
         self.given = (args, kwargs)
-        self._original = original
+        self.original = original
         self._again = again
         self._kept = Kept()
         self._parameters = dict(layer.named_parameters())
@@ -105,7 +105,7 @@ class ConvCall:
     def value(self) -> Any:
         """Run the layer as it is, and keep attention and winners."""
         with torch.no_grad(), self._steps(), self._kept.noted(), self._again():
-            return self._original(*self.given[0], **self.given[1])
+            return self.original(*self.given[0], **self.given[1])
 
     def run(self, parameters: dict[str, Tensor], change: Callable[[Tensor], Tensor]) -> Tensor:
         """Run the layer with other parameters, and its inputs changed."""
@@ -139,10 +139,7 @@ class ConvCall:
 
     def inputs(self) -> list[Tensor]:
         """Return the inputs that depend on those of the model."""
-        found: list[Tensor] = []
-        for part in self.given:
-            self._changed(part, lambda u: found.append(u) or u)  # type: ignore[func-returns-value]
-        return found
+        return dependent(list(self.given))
 
     def contributions(self, biases: frozenset[str], signs: bool) -> Contributions:
         """Return what the inputs add to the output of the layer, and what its biases add."""
@@ -180,6 +177,7 @@ class ConvCall:
         def draw(u: Tensor) -> Tensor:
             return torch.rand(u.shape, generator=random, dtype=u.dtype).to(u.device) - 0.5
 
+        self.given = tuple(_without_signs(part) for part in self.given)
         first, second = ({id(u): draw(u) for u in self.inputs()} for _ in range(2))
         if not first or not torch.is_tensor(self.value()):
             return None
@@ -187,7 +185,8 @@ class ConvCall:
         added = self._slopes(self.run(asked, torch.zeros_like), asked)
         biases = frozenset(name for name, slope in added.items() if bool((slope != 0).any()))
         weights = {name: v for name, v in self._parameters.items() if name not in biases}
-        if not any(value.dim() > 1 for value in weights.values()):
+        # A matrix that acts where all inputs are 0 acts on what an inner bias adds: there are layers inside.
+        if any(self._parameters[name].dim() > 1 for name in biases) or all(v.dim() < 2 for v in weights.values()):
             return None
         none = {name: torch.zeros_like(self._parameters[name]) for name in biases}
 
@@ -215,6 +214,18 @@ class ConvCall:
             name: torch.zeros_like(value) if slope is None else slope
             for (name, value), slope in zip(parameters.items(), found, strict=True)
         }
+
+
+def _without_signs(given: Any) -> Any:
+    """Return arguments whose constants are positive: the signs of edge weights are the user's, not the layer's."""
+
+    def one(value: Any) -> Any:
+        dense = torch.is_tensor(value) and value.is_floating_point() and value.layout == torch.strided
+        return value.abs() if dense and not value.requires_grad else value
+
+    if isinstance(given, dict):
+        return {key: mapped(one, value) for key, value in given.items()}
+    return tuple(mapped(one, value) for value in given)
 
 
 def _part(weight: Tensor, sign: int) -> Tensor:

@@ -24,6 +24,7 @@ MATRIX_PRODUCTS = (torch.matmul, torch.mm, torch.bmm, torch.mv, torch.dot, torch
                    Tensor.bmm, Tensor.mv, Tensor.dot, Tensor.inner, Tensor.__matmul__, Tensor.__rmatmul__)  # fmt: skip
 DIVIDING = (torch.div, torch.divide, torch.true_divide, Tensor.div, Tensor.divide, Tensor.true_divide,
             Tensor.__truediv__, Tensor.__rtruediv__, Tensor.__itruediv__, Tensor.div_)  # fmt: skip
+EXPONENTIALS = (torch.exp, Tensor.exp, torch.softmax, Tensor.softmax, functional.softmax)
 INVERTING = (torch.rsqrt, Tensor.rsqrt, torch.reciprocal, Tensor.reciprocal)
 # Elementwise, and 0 at 0: a unit hands on what it gets. ReLU and LeakyReLU do so by themselves.
 ACTIVATIONS = (functional.elu, functional.celu, functional.selu, functional.gelu, functional.silu, functional.mish,
@@ -34,6 +35,16 @@ ACTIVATIONS = (functional.elu, functional.celu, functional.selu, functional.gelu
 def depends(value: Any) -> bool:
     """Return True if a value depends on an input of the model."""
     return torch.is_tensor(value) and value.requires_grad
+
+
+def dependent(value: Any) -> list[Tensor]:
+    """Return the tensors in a value, and in what it holds, that depend on an input of the model; each once."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    if not isinstance(value, (tuple, list)):
+        return [value] if depends(value) else []
+    found = [tensor for part in value for tensor in dependent(part)]
+    return [tensor for i, tensor in enumerate(found) if all(tensor is not other for other in found[:i])]
 
 
 def _is_constant(value: Any) -> bool:
@@ -154,15 +165,13 @@ def _batch_norm(run: SurrogateRun, func: Any, args: Any, kwargs: Any) -> Any:
     if not depends(u):
         return value
     if training or mean is None:
-        run.refuse("normalises by statistics of the batch", "keep running statistics (track_running_stats=True)")
+        run.refuse("normalises by statistics of the batch; keep running statistics (track_running_stats=True)")
     factor = (variance + eps).rsqrt() if weight is None else weight * (variance + eps).rsqrt()
     shift = -mean * factor if bias is None else bias - mean * factor
     columns = [-1 if axis == 1 else 1 for axis in range(u.dim())]
     factor, shift = factor.view(columns), shift.view(columns)
-    folded = run.last_block(u)
-    if folded is not None:
-        return run.passed(value, folded[0].scaled(factor, shift), folded[1])
-    return _block(run, value, u, factor, shift, torch.mul)
+    folded = run.folded(u, value, factor, shift)
+    return _block(run, value, u, factor, shift, torch.mul) if folded is None else folded
 
 
 def _layer_norm(run: SurrogateRun, func: Any, args: Any, kwargs: Any) -> Any:
@@ -190,6 +199,11 @@ def _normalised(run: SurrogateRun, func: Any, args: Any, kwargs: Any) -> Any:
     return constant + (u - before) * ratio
 
 
+def _exponential(run: SurrogateRun, func: Any, args: Any, kwargs: Any) -> Any:
+    run.note_exponential()
+    return func(*args, **kwargs)
+
+
 def _all(functions: Iterable[Any], rule: Call) -> dict[Any, Call]:
     return dict.fromkeys(functions, rule)
 
@@ -207,4 +221,5 @@ _RULES: dict[Any, Call] = {
     **_all(DIVIDING, _quotient),
     **_all(INVERTING, _inverse),
     **_all(ACTIVATIONS, _activation),
+    **_all(EXPONENTIALS, _exponential),
 }

@@ -1,25 +1,179 @@
-"""One forward pass with the values of the model, whose gradients share relevance out among what went in."""
+"""Relevances of a model's scores: found from one forward pass, for any of its targets."""
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from typing import Any, NamedTuple, NoReturn
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
-from torch_geometric.nn import MessagePassing
+from torch import Tensor
 
-from skgnnx.blackbox.hooks import replaced
+from skgnnx.blackbox.heads import scores as head_scores
 from skgnnx.blackbox.open_box import OpenBox
 from skgnnx.blackbox.opening import of_targets
-from skgnnx.blackbox.plan import Plan
-from skgnnx.blackbox.relevance.bias_shares import BiasShares, UnknownRowsError
-from skgnnx.blackbox.relevance.conv_blocks import ConvCall
-from skgnnx.blackbox.relevance.function_rules import FunctionRules, depends
-from skgnnx.blackbox.relevance.gated_run import GatedRun
-from skgnnx.blackbox.relevance.rules import Contributions, Rule
-from skgnnx.blackbox.trimming import Trim
+from skgnnx.blackbox.probe_graphs import own_graph_batch, tournament_batch
+from skgnnx.blackbox.probe_runs import distinct_features
+from skgnnx.blackbox.relevance.diagnosis import check_conservation
+from skgnnx.blackbox.relevance.layout import Layout, Place
+from skgnnx.blackbox.relevance.rules import Rule
+from skgnnx.blackbox.relevance.surrogate_run import RefusalError, SurrogateRun
 from skgnnx.graphs.batch import GraphBatch
+
+LAYOUT = "layout"
+GAP = {torch.float64: 1e-9, torch.float32: 1e-4}
+
+
+class Relevances(NamedTuple):
+    """How the score of each instance's target is shared out.
+
+    Parameters
+    ----------
+    score : Tensor of shape (B,)
+        The scores.
+    x : Tensor of shape (N, F)
+        Relevance of every entry of the node features.
+    gates : Tensor of shape (L, E) or None
+        Relevance of the messages along each edge, for each propagate call.
+    loops : Tensor of shape (L, N) or None
+        The same along the loops that layers make.
+    bias : Tensor of shape (B,)
+        Share of biases and other constants.
+    gap : Tensor of shape (B,)
+        What is missing: score - x - bias, rounding only where relevance is conserved.
+    size : Tensor of shape (B,)
+        Sum of absolute relevances.
+    states : list of Tensor of shape (N,)
+        Relevance of the state of each node that goes into each graph convolution, and that comes out of the last.
+    """
+
+    score: Tensor
+    x: Tensor
+    gates: Tensor | None
+    loops: Tensor | None
+    bias: Tensor
+    gap: Tensor
+    size: Tensor
+    states: list[Tensor]
+
+
+class RelevancePass:
+    """A forward pass whose relevances can be asked for, target by target.
+
+    Parameters
+    ----------
+    batch : GraphBatch
+    run : SurrogateRun
+        The run, over.
+    x : Tensor of shape (N, F)
+        Node features.
+    gates : Tensor of shape (L, E + N) or None
+    scores : Tensor of shape (B, T)
+        Scores of all targets.
+    """
+
+    def __init__(self, batch: GraphBatch, run: SurrogateRun, x: Tensor, gates: Tensor | None, scores: Tensor) -> None:
+        self.batch, self.run, self.x, self.gates, self.scores = batch, run, x, gates, scores
+
+    def relevances(self, targets: Tensor | None) -> Relevances:
+        """Return the relevances of each instance's target."""
+        score, run = of_targets(self.scores, targets), self.run
+        states = [*run.states, *([] if run.last_state is None else [run.last_state])]
+        gates = [] if self.gates is None else [self.gates]
+        asked = [self.x, *gates, *states, *run.shares.factors]
+        slopes: list[Tensor | None] = [None] * len(asked)
+        if score.requires_grad:
+            slopes = list(torch.autograd.grad(score.sum(), asked, retain_graph=True, allow_unused=True))
+        shared = [_product(value, slope) for value, slope in zip(asked, slopes, strict=True)]
+        x, after = shared[0], 1 + len(gates) + len(states)
+        bias = run.shares.sums(slopes[after:], score.dtype)
+        total, size = (self.batch.sum_nodes(values.flatten(1).sum(1)) for values in (x, x.abs()))
+        edges, loops = shared[1].split([self.batch.num_edges, self.batch.num_nodes], 1) if gates else (None, None)
+        of_states = [values.flatten(1).sum(1) for values in shared[1 + len(gates) : after]]
+        score = score.detach()
+        return Relevances(score, x, edges, loops, bias, score - total - bias, size, of_states)
+
+
+def _product(value: Tensor, slope: Tensor | None) -> Tensor:
+    return torch.zeros_like(value) if slope is None else value.detach() * slope
+
+
+class Surrogate:
+    """A model that is made to share its scores out, without a change of its values.
+
+    Parameters
+    ----------
+    gnn : OpenBox
+        The frozen model.
+    choice : callable
+        Returns the `Rule` of a linear block, given its `Place`.
+    """
+
+    def __init__(self, gnn: OpenBox, choice: Callable[[Place], Rule]) -> None:
+        self.gnn = gnn
+        self.choice = choice
+
+    def pass_forward(self, batch: GraphBatch, *, gated: bool = False) -> RelevancePass:
+        """Run a batch.
+
+        Parameters
+        ----------
+        batch : GraphBatch
+        gated : bool, default=False
+            Whether relevances of edges will be asked for.
+        """
+        return self._pass(batch, self.gnn.float_features(batch), self.layout, self.choice, gated)
+
+    def _pass(
+        self, batch: GraphBatch, x: Tensor, layout: Layout, choice: Callable[[Place], Rule], gated: bool = False
+    ) -> RelevancePass:
+        x = x.detach().clone().requires_grad_()
+        gates = None
+        if gated:
+            self.gnn.check_maskable()
+            shape = (len(self.gnn.trace.names), batch.num_edges + batch.num_nodes)
+            gates = torch.ones(shape, dtype=x.dtype, device=batch.device, requires_grad=True)
+        run = SurrogateRun(self.gnn, batch, layout, choice, None if gates is None else gates.unbind())
+        try:
+            argument, kind = self.gnn.argument_of(lambda: run(x), logits=True)
+        except RefusalError as error:
+            raise TypeError(f"{error}; use InputXGradient or IntegratedGradients.") from None
+        layout.note(run.convs, run.blocks, run.is_last_output(argument))
+        return RelevancePass(batch, run, x, gates, head_scores(kind, self.gnn.plain_rows(argument, batch)))
+
+    @property
+    def layout(self) -> Layout:
+        """What the model is made of; found once for all batches."""
+        if LAYOUT not in self.gnn.memo:
+            self.gnn.memo[LAYOUT] = self._found_layout()
+        return self.gnn.memo[LAYOUT]
+
+    def _found_layout(self) -> Layout:
+        """Return what the model is made of, after a run on a small graph has shown that relevance is conserved."""
+        X, device = self.gnn.X, self.gnn.device
+        batch = own_graph_batch(X, device) if self.gnn.trace.fixed_size else tournament_batch(X, device)
+        self.gnn.float_features(batch)
+        layout = Layout()
+        x = distinct_features(batch)
+        passed = self._pass(batch, x, layout, lambda place: Rule("zero"))  # type: ignore[arg-type]
+        check_conservation(passed, self.gnn.name)
+        return layout
+
+
+def check_gap(found: Relevances, batch: GraphBatch) -> None:
+    """Raise ValueError, naming the instance, if relevance got lost: if a gap is larger than rounding."""
+    unit = GAP.get(found.score.dtype, 1e-2)
+    allowed = unit * torch.maximum(found.score.abs(), found.size / 10).clamp(min=1)
+    lost = found.gap.abs() > allowed
+    if bool(lost.any()):
+        i = int(lost.nonzero()[0])
+        raise ValueError(
+            f"Relevance and the share of biases must sum to the score. Got a gap of {float(found.gap[i]):.2g} to a "
+            f"score of {float(found.score[i]):.2g} at index {batch.positions[i]}; use InputXGradient or "
+            "IntegratedGradients."
+        )
+
+
+def shares(found: Relevances) -> dict[str, list[Any]]:
+    """Return for each instance its score, what of it biases have, and what is missing."""
+    values = {"score": found.score, "bias_share": found.bias, "gap": found.gap}
+    return {name: value.tolist() for name, value in values.items()}

@@ -1,0 +1,239 @@
+"""One forward pass with the values of the model, whose gradients share relevance out among what went in."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor, nn
+from torch_geometric.nn import MessagePassing
+
+from skgnnx.blackbox.hooks import Nodes, around_propagate, replaced
+from skgnnx.blackbox.open_box import OpenBox
+from skgnnx.blackbox.plan import Plan, Setup
+from skgnnx.blackbox.pyg_compat import ends_of_call
+from skgnnx.blackbox.relevance.bias_shares import BiasShares, UnknownRowsError
+from skgnnx.blackbox.relevance.conv_blocks import ConvCall
+from skgnnx.blackbox.relevance.diagnosis import Seen
+from skgnnx.blackbox.relevance.function_rules import FunctionRules, dependent, depends
+from skgnnx.blackbox.relevance.gated_run import GatedRun
+from skgnnx.blackbox.relevance.layout import Layout, Place
+from skgnnx.blackbox.relevance.rules import Contributions, Rule
+from skgnnx.blackbox.trimming import Trim
+from skgnnx.graphs.batch import GraphBatch
+
+
+class SurrogateRun:
+    """A forward pass of a batch.
+
+    Parameters
+    ----------
+    gnn : OpenBox
+    batch : GraphBatch
+    layout : Layout
+        Which layers are linear blocks; filled by the run where it is not complete.
+    choice : callable
+        Returns the `Rule` of a block, given its `Place`.
+    gates : sequence of Tensor of shape (E + N,), optional
+        Factors on the messages of each propagate call, see `GatedRun`.
+    """
+
+    def __init__(
+        self, gnn: OpenBox, batch: GraphBatch, layout: Layout, choice: Callable[[Place], Rule], gates: Any = None
+    ) -> None:
+        self.gnn = gnn
+        self.layout = layout
+        self.choice = choice
+        self.shares = BiasShares(batch)
+        self.convs = 0  # layers entered so far
+        self.blocks = 0  # linear blocks passed so far
+        self.is_still = False  # while something runs whose gradients nobody looks at
+        self.seen: list[Seen] = []
+        self.bypassed: list[Tensor] = []  # outputs of blocks from which what follows was folded into the block
+        self.states: list[Tensor] = []  # what goes into each graph convolution
+        self.last_state: Tensor | None = None  # what comes out of the last one
+        self.exponentials: set[str] = set()
+        self._inside = 0
+        self._path: list[str] = []
+        self._ends: list[Tensor] = []
+        self._last: tuple[Tensor, int, Contributions, Rule] | None = None
+        self._run = GatedRun(Plan(plain_setup(gnn.setup), batch, Trim.NONE), gates)
+
+    def __call__(self, x: Tensor | None) -> Tensor:
+        """Return the raw output of the model."""
+        layers = self.gnn.setup.layers
+        with ExitStack() as stack:
+            for name, module in self.gnn.box.model.named_modules():
+                self._watch(stack, name, module)
+            for _, layer in layers:
+                stack.callback(layer.register_edge_update_forward_hook(self._attention).remove)
+                stack.callback(layer.register_message_forward_pre_hook(self._before_messages).remove)
+                stack.callback(layer.register_message_forward_hook(self._after_messages).remove)
+            stack.enter_context(around_propagate(layers, self._start, self._ends.pop))
+            stack.enter_context(replaced(layers, "forward", self._conv))
+            stack.enter_context(FunctionRules(self))
+            return self._run(x)
+
+    def _watch(self, stack: ExitStack, name: str, module: nn.Module) -> None:
+        """Know which module is running, for messages; and note what modules do in the run that shows the layout."""
+        before: list[tuple[list[Tensor], int]] = []
+
+        def enter(module: nn.Module, args: Any, kwargs: Any) -> None:
+            self._path.append(name)
+            before.append((dependent([args, kwargs]), len(self.shares.factors)))
+
+        def leave(module: nn.Module, args: Any, output: Any) -> None:
+            self._path.pop()
+            inputs, start = before.pop()
+            if not self.layout.is_complete and not self.paused and depends(output):
+                self.seen.append(Seen(name, module, inputs, output, self.shares.factors[start:]))
+
+        stack.callback(module.register_forward_pre_hook(enter, with_kwargs=True).remove)
+        stack.callback(module.register_forward_hook(leave).remove)
+
+    def note_exponential(self) -> None:
+        """Remember that the modules that run now take exponentials, as attention does."""
+        self.exponentials |= set(self._path)
+
+    @property
+    def path(self) -> str:
+        """Name of the module that runs now."""
+        return repr(self._path[-1]) if self._path and self._path[-1] else self.gnn.name
+
+    @property
+    def paused(self) -> bool:
+        """True while functions and layers are to be left as they are."""
+        return self.is_still or self._run.is_scaling or self._run.plan.edges.resolving
+
+    # Messages ----------------------------------------------------------------------------------------------------
+
+    def _start(self, name: str, layer: MessagePassing, edge_index: Tensor, nodes: Nodes) -> None:
+        self._ends.append(ends_of_call(edge_index, layer)[1])
+
+    def _before_messages(self, layer: MessagePassing, inputs: Any) -> None:
+        self.shares.enter_messages(self._ends[-1])
+
+    def _after_messages(self, layer: MessagePassing, inputs: Any, output: Any) -> None:
+        self.shares.leave_messages()
+
+    def _attention(self, layer: MessagePassing, inputs: Any, output: Any) -> Any:
+        return output.detach() if torch.is_tensor(output) and not self.paused else output
+
+    # Layers ------------------------------------------------------------------------------------------------------
+
+    def _conv(self, name: str, layer: MessagePassing, original: Any, /, *args: Any, **kwargs: Any) -> Any:
+        if self.paused:
+            return original(*args, **kwargs)
+        call = ConvCall(layer, original, args, kwargs, self._again(self._run.calls))
+        inputs = call.inputs()
+        if self._inside or not inputs:
+            return self._block_or_parts(name, call, inputs)
+        self.convs += 1
+        self.states.append(inputs[0])
+        output = self._block_or_parts(name, call, inputs)
+        self.last_state = output if torch.is_tensor(output) else None
+        return output
+
+    def _block_or_parts(self, name: str, call: ConvCall, inputs: list[Tensor]) -> Any:
+        if name not in self.layout.blocks and not self.layout.is_complete:
+            self.layout.blocks[name] = call.biases()
+        biases = self.layout.blocks.get(name)
+        if biases is None or not inputs:
+            return self._parts(call)
+        rule = self.rule_here()
+        value = call.value()
+        for u in inputs:
+            self.check_input(u)
+        return self.passed(value, call.contributions(biases, rule.needs_signs), rule)
+
+    def _parts(self, call: ConvCall) -> Any:
+        """Run a layer that is no block; its parts may be."""
+        args, kwargs = call.given
+        self._inside += 1
+        try:
+            return call.original(*args, **kwargs)
+        finally:
+            self._inside -= 1
+
+    def _again(self, calls: int) -> Callable[[], Any]:
+        """Return a context in which a layer runs with its own functions, as the same propagate calls."""
+
+        @contextmanager
+        def again() -> Iterator[None]:
+            was, self.is_still = self.is_still, True
+            self._run.calls = calls
+            try:
+                yield
+            finally:
+                self.is_still = was
+
+        return again
+
+    # What rules need ---------------------------------------------------------------------------------------------
+
+    def rule_here(self) -> Rule:
+        """Return the rule of the block that comes now."""
+        return self.choice(self.layout.place(self.convs, self.blocks, bool(self._inside)))
+
+    def check_input(self, u: Tensor) -> None:
+        """Look at what goes into a linear block."""
+
+    def passed(self, value: Tensor, given: Contributions, rule: Rule) -> Tensor:
+        """Return the output of a linear block, and remember where it came from."""
+        try:
+            output = rule.passed(value, given, self.shares)
+        except UnknownRowsError as error:
+            self.refuse(f"adds to a tensor of shape {error} without a row for nodes, edges or graphs")
+        self.blocks += 1
+        self._last = (output, output._version, given, rule)
+        return output
+
+    def folded(self, u: Tensor, value: Tensor, factor: Tensor, shift: Tensor) -> Tensor | None:
+        """Return the output of the block that ran last, scaled and shifted, if `u` is its output as it left it."""
+        if self._last is None or self._last[0] is not u or self._last[1] != u._version:
+            return None
+        _, _, given, rule = self._last
+        self.bypassed.append(u)
+        self.blocks -= 1  # what is folded into a block is one with it
+        output = self.passed(value, given.scaled(factor, shift), rule)
+        if self.last_state is u:
+            self.last_state = output
+        return output
+
+    def is_last_output(self, output: Tensor) -> bool:
+        """Return True if a tensor is the output of the last block, perhaps in another shape."""
+        made = None if self._last is None else self._last[0]
+        return made is not None and (output is made or output._base is made)
+
+    def counted(self, value: Any, like: Any) -> Any:
+        """Return a constant that is added as something that gets a share; anything else as it is."""
+        if depends(value) or not torch.is_tensor(like):
+            return value
+        if isinstance(value, (int, float)) and value != 0:
+            value = like.new_tensor(float(value))
+        if not (torch.is_tensor(value) and value.is_floating_point()):
+            return value
+        try:
+            return self.shares.counted(value, like)
+        except UnknownRowsError as error:
+            self.refuse(f"adds to a tensor of shape {error} without a row for nodes, edges or graphs")
+
+    def refuse(self, reason: str) -> NoReturn:
+        """Raise RefusalError for the module that runs now."""
+        raise RefusalError(
+            f"Relevance must be able to pass every layer. Got {self.path} of {self.gnn.name}, which {reason}"
+        )
+
+
+class RefusalError(Exception):
+    """Relevance cannot pass a module. No TypeError: torch takes that for an operand that it does not know."""
+
+
+def plain_setup(setup: Setup) -> Setup:
+    """Return how batches run when layers compute every message themselves, and nothing is left out or remembered."""
+    plain = copy.copy(setup)
+    plain.fusions, plain.foldable = [], []
+    return plain
