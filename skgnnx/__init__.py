@@ -3,10 +3,10 @@
 from skgnnx.config import config_context
 from skgnnx.explainers import (
     CAM,
+    LRP,
     GNNExplainer,
     GuidedBackprop,
     InputXGradient,
-    LRP,
     RandomExplainer,
     SensitivityAnalysis,
 )

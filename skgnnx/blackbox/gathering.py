@@ -41,6 +41,11 @@ def layer_masks(batch: GraphBatch, values: Tensor) -> list[np.ndarray]:
     return [part.T for part in batch.split(values.T, "edge")]
 
 
+def layer_nodes(batch: GraphBatch, values: Tensor) -> list[np.ndarray]:
+    """Return for each instance what the nodes that reach its prediction have in each layer (L, N), as (L, nodes)."""
+    return [part.T for part in batch.split(values.T, "node")]
+
+
 class Gathered:
     """Collects the masks of batches, in any order, into columns over all instances in the order of `X`.
 

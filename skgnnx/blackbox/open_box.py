@@ -38,8 +38,7 @@ class OpenBox(Opening):
     def _raw(self, batch: GraphBatch, x: Tensor | None, edge_mask: Tensor | Sequence[Tensor] | None) -> Tensor:
         if edge_mask is not None:
             self.check_maskable()
-        given = x if x is None or self._has_float_features else Embedded(self._embeddings, x)
-        return self.setup.run(batch, given, edge_mask)
+        return self.setup.run(batch, self.as_input(x), edge_mask)
 
     def _rows(self, output: Tensor, batch: GraphBatch) -> Tensor:
         return self.setup.rows(output, batch, self._runs)
@@ -144,6 +143,10 @@ class OpenBox(Opening):
         if self._has_float_features or batch.x is None:
             return self.float_features(batch)
         return self._embeddings.values(batch)
+
+    def as_input(self, x: Tensor | None) -> Any:
+        """Return values of `node_inputs` in the form in which a run takes them."""
+        return x if x is None or self._has_float_features else Embedded(self._embeddings, x)
 
     def float_features(self, batch: GraphBatch, instead: str = "mask='edge'") -> Tensor:
         """Return the node features, or raise TypeError if they cannot be scaled or differentiated."""

@@ -44,7 +44,7 @@ def missing_values(layer: MessagePassing, adjacency: Tensor, propagate: Callable
     _, values = to_edge_index(adjacency)
     if bool((values == 1).all()):
         return None
-    with torch.no_grad(), _all_awake(layer):
+    with torch.no_grad(), _all_awake(layer, values):
         product = _product(layer, propagate)
         with after_messages([("", layer)], lambda _, messages: messages):
             if _same(propagate(), product):
@@ -59,12 +59,14 @@ def missing_values(layer: MessagePassing, adjacency: Tensor, propagate: Callable
 
 
 @contextmanager
-def _all_awake(layer: MessagePassing) -> Iterator[None]:
-    """Give a layer's calls other numbers in [1, 3] wherever they take floating-point ones."""
+def _all_awake(layer: MessagePassing, values: Tensor) -> Iterator[None]:
+    """Give a layer's calls other numbers in [1, 3] wherever they take floating-point ones but those of the matrix."""
 
     def other(value: Any) -> Any:
         if not torch.is_tensor(value) or not value.is_floating_point() or value.layout != torch.strided:
             return value
+        if value.shape == values.shape and torch.equal(value, values):
+            return value  # the model is given them once more, as edge weights
         numbers = torch.arange(value.numel(), dtype=value.dtype, device=value.device)
         return (2 + numbers.cos()).view(value.shape)
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from skgnnx.blackbox import OpenBox
-from skgnnx.blackbox.gathering import Masks, layer_masks
+from skgnnx.blackbox.gathering import Masks, layer_masks, layer_nodes
 from skgnnx.blackbox.relevance import RelevancePass, Rules, Surrogate, check_gap, shares
 from skgnnx.explainers.backward import BackwardExplainer
 from skgnnx.explainers.base import explainer
@@ -27,9 +27,10 @@ class LRP(BackwardExplainer):
 
     .. math:: R_i = \sum_j \frac{c_{ij} + \gamma c_{ij}^\pm}{z_j + \gamma (\sum_i c_{ij}^\pm + b_j^\pm)} R_j
 
-    with :math:`c_{ij} = x_i w_{ij}`, where :math:`\pm` takes contributions of the sign of :math:`z_j`, so that quotients stay below 1. A whole graph
-    convolution is one such layer: attention, degrees and winners of maxima are kept as they are. What goes to biases
-    is reported: ``score = sum of node_features + bias_share``, and the difference, ``gap``, is checked.
+    with :math:`c_{ij} = x_i w_{ij}`, where :math:`\pm` takes contributions of the sign of :math:`z_j`, so that
+    quotients stay below 1. A whole graph convolution is one such layer: attention, degrees and winners of maxima are
+    kept as they are. What goes to biases is reported: the score is the sum of all node features and the bias share,
+    and the difference, the gap, is checked.
 
     Parameters
     ----------
@@ -76,7 +77,7 @@ class LRP(BackwardExplainer):
     >>> from skgnnx.testing import example
     >>> model, X = example("graph")
     >>> E = LRP(model).explain(X)
-    >>> abs(E[0].sum() + E.bias_share[0] - E.score[0]) < 1e-5
+    >>> bool(abs(E[0].sum() + E.bias_share[0] - E.score[0]) < 1e-5)
     True
     """
 
@@ -91,6 +92,8 @@ class LRP(BackwardExplainer):
     taxonomy: ClassVar[Taxonomy] = Taxonomy(family="decomposition")
 
     def _forward(self, gnn: OpenBox, batch: GraphBatch) -> RelevancePass:
+        if self.mask in ("node_feature", "feature"):
+            gnn.float_features(batch, "mask='node' or 'edge'")
         rules = Rules(self.rule, self.gamma, self.epsilon, self.head)
         return Surrogate(gnn, rules).pass_forward(batch, gated=self.mask == "edge" or self.per_layer)
 
@@ -98,14 +101,13 @@ class LRP(BackwardExplainer):
         found = passed.relevances(batch.targets)
         check_gap(found, batch)
         extras = shares(found)
-        if self.per_layer:
-            extras |= {
-                "layer_masks": layer_masks(batch, found.gates),
-                "loop_masks": [part.T for part in batch.split(found.loops.T, "node")],
-                "layer_nodes": [part.T for part in batch.split(torch.stack(found.states, dim=1), "node")],
-            }
-        if self.mask == "edge":
-            return Masks(edge=found.gates.sum(0), extras=extras)
+        edges, loops = found.gates, found.loops
+        if self.per_layer and edges is not None and loops is not None:
+            states = torch.stack(found.states)
+            extras |= {"layer_masks": layer_masks(batch, edges)}
+            extras |= {"loop_masks": layer_nodes(batch, loops), "layer_nodes": layer_nodes(batch, states)}
+        if edges is not None and self.mask == "edge":
+            return Masks(edge=edges.sum(0), extras=extras)
         if self.mask == "node":
             return Masks(node=found.x.flatten(1).sum(1), extras=extras)
         if self.mask == "node_feature":

@@ -29,7 +29,7 @@ class Rules:
     """
 
     rule: str
-    gamma: float | Sequence[float] | None = None
+    gamma: float | Sequence[float] | np.ndarray | None = None
     epsilon: float = 0.01
     head: str = "zero"
 

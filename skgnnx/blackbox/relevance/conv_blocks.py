@@ -192,7 +192,7 @@ class ConvCall:
 
         def of(scale: float, *numbers: dict[int, Tensor]) -> Tensor:
             scaled = {name: value * scale if value.dim() > 1 else value for name, value in weights.items()}
-            return self.run({**scaled, **none}, lambda u: sum(part[id(u)] for part in numbers))  # type: ignore[return-value]
+            return self.run({**scaled, **none}, lambda u: torch.stack([part[id(u)] for part in numbers]).sum(0))
 
         alone, other, both = of(1, first), of(1, second), of(1, first, second)
         scale = float(both.abs().max()) + float(alone.abs().max()) + float(other.abs().max())

@@ -92,7 +92,9 @@ def _block(
 
 
 def _matrix_product(run: SurrogateRun, func: Any, args: Any, kwargs: Any) -> Any:
-    first, second = args[:2] if len(args) > 1 else (None, None)
+    if len(args) < 2:
+        return func(*args, **kwargs)
+    first, second = args[:2]
     if depends(first) and isinstance(second, nn.Parameter) and first.dim() > 1:
         return _block(run, func(*args, **kwargs), first, second, None, func)
     return _product(run, func, args, kwargs)
@@ -100,10 +102,9 @@ def _matrix_product(run: SurrogateRun, func: Any, args: Any, kwargs: Any) -> Any
 
 def _product(run: SurrogateRun, func: Any, args: Any, kwargs: Any) -> Any:
     """Give each of two factors half of the relevance of their product."""
-    first, second = args[:2] if len(args) > 1 else (None, None)
-    if not (depends(first) and depends(second)):
+    if len(args) < 2 or not (depends(args[0]) and depends(args[1])):
         return func(*args, **kwargs)
-    return _halves(lambda a, b: func(a, b, *args[2:], **kwargs), first, second)
+    return _halves(lambda a, b: func(a, b, *args[2:], **kwargs), args[0], args[1])
 
 
 def _halves(product: Callable[[Tensor, Tensor], Tensor], first: Tensor, second: Tensor) -> Tensor:
@@ -147,9 +148,9 @@ def _inverse(run: SurrogateRun, func: Any, args: Any, kwargs: Any) -> Any:
 
 
 def _activation(run: SurrogateRun, func: Any, args: Any, kwargs: Any) -> Any:
-    u = args[0] if args else None
-    if not depends(u):
+    if not (args and depends(args[0])):
         return func(*args, **kwargs)
+    u = args[0]
     before = u.detach()
     value = func(before.clone(), *args[1:], **kwargs)
     ratio = torch.where(before == 0, 0.0, value / torch.where(before == 0, 1.0, before))

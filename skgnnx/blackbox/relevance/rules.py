@@ -31,7 +31,7 @@ class Contributions(NamedTuple):
     @property
     def negative(self) -> Tensor:
         """Sum over the contributions that are negative."""
-        return self.total - self.positive
+        return self.total if self.positive is None else self.total - self.positive
 
     def scaled(self, factor: Tensor, shift: Tensor) -> Contributions:
         """Return the contributions to units that are scaled and shifted, as by a batch normalisation."""

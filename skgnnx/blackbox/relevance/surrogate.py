@@ -12,7 +12,6 @@ from skgnnx.blackbox.heads import scores as head_scores
 from skgnnx.blackbox.open_box import OpenBox
 from skgnnx.blackbox.opening import of_targets
 from skgnnx.blackbox.probe_graphs import own_graph_batch, tournament_batch
-from skgnnx.blackbox.probe_runs import distinct_features
 from skgnnx.blackbox.relevance.diagnosis import check_conservation
 from skgnnx.blackbox.relevance.layout import Layout, Place
 from skgnnx.blackbox.relevance.rules import Rule
@@ -121,7 +120,7 @@ class Surrogate:
         gated : bool, default=False
             Whether relevances of edges will be asked for.
         """
-        return self._pass(batch, self.gnn.float_features(batch), self.layout, self.choice, gated)
+        return self._pass(batch, self.gnn.node_inputs(batch), self.layout, self.choice, gated)
 
     def _pass(
         self, batch: GraphBatch, x: Tensor, layout: Layout, choice: Callable[[Place], Rule], gated: bool = False
@@ -151,10 +150,11 @@ class Surrogate:
         """Return what the model is made of, after a run on a small graph has shown that relevance is conserved."""
         X, device = self.gnn.X, self.gnn.device
         batch = own_graph_batch(X, device) if self.gnn.trace.fixed_size else tournament_batch(X, device)
-        self.gnn.float_features(batch)
+        # Values that hide nothing: the user's may all be the same, or zero.
+        x = self.gnn.node_inputs(batch)
+        steps = torch.arange(x.numel(), dtype=torch.float64, device=x.device).view(x.shape)
         layout = Layout()
-        x = distinct_features(batch)
-        passed = self._pass(batch, x, layout, lambda place: Rule("zero"))  # type: ignore[arg-type]
+        passed = self._pass(batch, x + (steps * 0.618).frac().to(x.dtype), layout, lambda place: Rule("zero"))
         check_conservation(passed, self.gnn.name)
         return layout
 

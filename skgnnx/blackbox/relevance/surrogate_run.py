@@ -62,8 +62,8 @@ class SurrogateRun:
         self._last: tuple[Tensor, int, Contributions, Rule] | None = None
         self._run = GatedRun(Plan(plain_setup(gnn.setup), batch, Trim.NONE), gates)
 
-    def __call__(self, x: Tensor | None) -> Tensor:
-        """Return the raw output of the model."""
+    def __call__(self, x: Tensor) -> Tensor:
+        """Return the raw output of the model, given what `OpenBox.node_inputs` returns."""
         layers = self.gnn.setup.layers
         with ExitStack() as stack:
             for name, module in self.gnn.box.model.named_modules():
@@ -72,10 +72,10 @@ class SurrogateRun:
                 stack.callback(layer.register_edge_update_forward_hook(self._attention).remove)
                 stack.callback(layer.register_message_forward_pre_hook(self._before_messages).remove)
                 stack.callback(layer.register_message_forward_hook(self._after_messages).remove)
-            stack.enter_context(around_propagate(layers, self._start, self._ends.pop))
+            stack.enter_context(around_propagate(layers, self._start, self._end))
             stack.enter_context(replaced(layers, "forward", self._conv))
             stack.enter_context(FunctionRules(self))
-            return self._run(x)
+            return self._run(self.gnn.as_input(x))
 
     def _watch(self, stack: ExitStack, name: str, module: nn.Module) -> None:
         """Know which module is running, for messages; and note what modules do in the run that shows the layout."""
@@ -112,6 +112,9 @@ class SurrogateRun:
 
     def _start(self, name: str, layer: MessagePassing, edge_index: Tensor, nodes: Nodes) -> None:
         self._ends.append(ends_of_call(edge_index, layer)[1])
+
+    def _end(self) -> None:
+        self._ends.pop()
 
     def _before_messages(self, layer: MessagePassing, inputs: Any) -> None:
         self.shares.enter_messages(self._ends[-1])
