@@ -77,7 +77,7 @@ def _weighted_sum(inputs: Tensor, weight: Tensor, index: Tensor, dim: int, size:
 
 
 class NotLinearError(Exception):
-    """A layer does something that cannot be kept."""
+    """A layer aggregates in a way that cannot be kept, so it is no linear block."""
 
 
 class ConvCall:
@@ -158,8 +158,6 @@ class ConvCall:
                 positive = positive + self.run({**down, **none}, lambda u: u * (u < 0))
         return Contributions(total, positive, bias)
 
-    # What kind of layer it is ------------------------------------------------------------------------------------
-
     def biases(self) -> frozenset[str] | None:
         """Return the parameters that are added to something, or None if the layer is no linear block.
 
@@ -189,21 +187,30 @@ class ConvCall:
         if any(self._parameters[name].dim() > 1 for name in biases) or all(v.dim() < 2 for v in weights.values()):
             return None
         none = {name: torch.zeros_like(self._parameters[name]) for name in biases}
+        linear = self._is_linear(weights, none, first, second)
+        return biases if linear and self._adds_up(weights, none, first) else None
+
+    def _is_linear(
+        self, weights: dict[str, Tensor], none: dict[str, Tensor], first: dict[int, Tensor], second: dict[int, Tensor]
+    ) -> bool:
+        """Return True if outputs add up as inputs do, and double with the weights."""
 
         def of(scale: float, *numbers: dict[int, Tensor]) -> Tensor:
             scaled = {name: value * scale if value.dim() > 1 else value for name, value in weights.items()}
             return self.run({**scaled, **none}, lambda u: torch.stack([part[id(u)] for part in numbers]).sum(0))
 
         alone, other, both = of(1, first), of(1, second), of(1, first, second)
-        scale = float(both.abs().max()) + float(alone.abs().max()) + float(other.abs().max())
-        linear = float((alone + other - both).abs().max()) <= ROUNDING * scale
-        once = float((of(2, first) - 2 * alone).abs().max()) <= ROUNDING * scale
-        if not (linear and once):
-            return None
+        allowed = ROUNDING * sum(float(part.abs().max()) for part in (alone, other, both))
+        misses = (alone + other - both, of(2, first) - 2 * alone)
+        return all(float(miss.abs().max()) <= allowed for miss in misses)
+
+    def _adds_up(self, weights: dict[str, Tensor], none: dict[str, Tensor], numbers: dict[int, Tensor]) -> bool:
+        """Return True if no weight is subtracted."""
         positive = {name: value.detach().abs().requires_grad_() for name, value in weights.items()}
-        slopes = self._slopes(self.run({**positive, **none}, lambda u: first[id(u)].abs()), positive)
+        output = self.run({**positive, **none}, lambda u: numbers[id(u)].abs())
+        slopes = self._slopes(output, positive)
         lowest = min(float(slope.min()) for name, slope in slopes.items() if weights[name].dim() > 1)
-        return biases if lowest >= -ROUNDING * scale else None
+        return lowest >= -ROUNDING * float(output.detach().abs().max())
 
     @staticmethod
     def _slopes(output: Tensor, parameters: dict[str, Tensor]) -> dict[str, Tensor]:

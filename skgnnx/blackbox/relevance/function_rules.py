@@ -33,7 +33,7 @@ ACTIVATIONS = (functional.elu, functional.celu, functional.selu, functional.gelu
 
 
 def depends(value: Any) -> bool:
-    """Return True if a value depends on an input of the model."""
+    """Return True if a value is a tensor that depends on an input of the model, and not a constant."""
     return torch.is_tensor(value) and value.requires_grad
 
 

@@ -108,8 +108,6 @@ class SurrogateRun:
         """True while functions and layers are to be left as they are."""
         return self.is_still or self._run.is_scaling or self._run.plan.edges.resolving
 
-    # Messages ----------------------------------------------------------------------------------------------------
-
     def _start(self, name: str, layer: MessagePassing, edge_index: Tensor, nodes: Nodes) -> None:
         self._ends.append(ends_of_call(edge_index, layer)[1])
 
@@ -124,8 +122,6 @@ class SurrogateRun:
 
     def _attention(self, layer: MessagePassing, inputs: Any, output: Any) -> Any:
         return output.detach() if torch.is_tensor(output) and not self.paused else output
-
-    # Layers ------------------------------------------------------------------------------------------------------
 
     def _conv(self, name: str, layer: MessagePassing, original: Any, /, *args: Any, **kwargs: Any) -> Any:
         if self.paused:
@@ -174,8 +170,6 @@ class SurrogateRun:
                 self.is_still = was
 
         return again
-
-    # What rules need ---------------------------------------------------------------------------------------------
 
     def rule_here(self) -> Rule:
         """Return the rule of the block that comes now."""
