@@ -27,6 +27,9 @@ class Taxonomy:
         Kind of mask that the method optimises, "none" where it optimises no mask.
     deterministic : bool
         True if the result does not depend on `random_state`.
+    states : bool
+        True if nodes are scored by their states inside of the model, which also hold their neighbours, and not by what
+        goes in.
 
     Notes
     -----
@@ -41,3 +44,4 @@ class Taxonomy:
     flow: str = "backward"
     mask: str = "none"
     deterministic: bool = True
+    states: bool = False

@@ -64,7 +64,7 @@ class CAM(BackwardExplainer):
     paper_scale: bool = False
 
     masks_: ClassVar[tuple[str, ...]] = ("node",)
-    taxonomy: ClassVar[Taxonomy] = Taxonomy(family="gradients", tasks=("graph",))
+    taxonomy: ClassVar[Taxonomy] = Taxonomy(family="gradients", tasks=("graph",), states=True)
 
     def _forward(self, gnn: OpenBox, batch: GraphBatch) -> PooledHead:
         if batch.X.level != "graph":

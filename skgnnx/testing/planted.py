@@ -92,6 +92,7 @@ def check_right_entries(factory: Factory) -> None:
     """If one edge, node or feature alone matters, its score alone moves: with loops, repeated edges and relations.
 
     Networks of one form are explained: exactly one edge speaks for the target, or against it, or not at all.
+    Methods that score states of nodes inside of the model may score the target of the edge instead of its source.
     Methods that search discrete masks have to rank the edge first instead; baselines do not look at the model.
 
     Parameters
@@ -139,6 +140,9 @@ def _check_planted(factory: Factory, data: Data, layer: str, level: str, kind: s
         require(bool(planted[expected].min() >= planted.max()), explainer, f"The {kind} that matters must be first.")
         return
     allowed = expected | _partners(X, edge, kind, moved.shape)
+    if tags_of(factory).states:
+        allowed[target] = True
+        expected = allowed & moved if moved.any() else expected
     require(bool(moved[expected].all() and allowed[moved].all()), explainer, law, where)
 
 
