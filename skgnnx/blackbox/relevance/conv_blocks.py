@@ -137,6 +137,13 @@ class ConvCall:
             stack.callback(handle.remove)
             yield
 
+    def with_input(self, state: Tensor, other: Tensor) -> ConvCall:
+        """Return the call with another tensor in place of one of its inputs."""
+        if other is state:
+            return self
+        args, kwargs = (self._changed(part, lambda u: other if u is state else u) for part in self.given)
+        return ConvCall(self.layer, self.original, tuple(args), kwargs, self._again)
+
     def inputs(self) -> list[Tensor]:
         """Return the inputs that depend on those of the model."""
         return dependent(list(self.given))

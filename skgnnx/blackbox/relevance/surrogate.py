@@ -12,6 +12,7 @@ from skgnnx.blackbox.heads import scores as head_scores
 from skgnnx.blackbox.open_box import OpenBox
 from skgnnx.blackbox.opening import of_targets
 from skgnnx.blackbox.probe_graphs import own_graph_batch, tournament_batch
+from skgnnx.blackbox.relevance.boundaries import Boundaries
 from skgnnx.blackbox.relevance.diagnosis import check_conservation
 from skgnnx.blackbox.relevance.layout import Layout, Place
 from skgnnx.blackbox.relevance.rules import Rule
@@ -76,7 +77,7 @@ class RelevancePass:
     def relevances(self, targets: Tensor | None) -> Relevances:
         """Return the relevances of each instance's target."""
         score, run = of_targets(self.scores, targets), self.run
-        states = [*run.states, *([] if run.last_state is None else [run.last_state])]
+        states = run.boundaries.states
         gates = [] if self.gates is None else [self.gates]
         asked = [self.x, *gates, *states, *run.shares.factors]
         slopes: list[Tensor | None] = [None] * len(asked)
@@ -111,7 +112,9 @@ class Surrogate:
         self.gnn = gnn
         self.choice = choice
 
-    def pass_forward(self, batch: GraphBatch, *, gated: bool = False) -> RelevancePass:
+    def pass_forward(
+        self, batch: GraphBatch, *, gated: bool = False, boundaries: Boundaries | None = None
+    ) -> RelevancePass:
         """Run a batch.
 
         Parameters
@@ -119,11 +122,19 @@ class Surrogate:
         batch : GraphBatch
         gated : bool, default=False
             Whether relevances of edges will be asked for.
+        boundaries : Boundaries, optional
+            What is done between graph convolutions.
         """
-        return self._pass(batch, self.gnn.node_inputs(batch), self.layout, self.choice, gated)
+        return self._pass(batch, self.gnn.node_inputs(batch), self.layout, self.choice, gated, boundaries)
 
     def _pass(
-        self, batch: GraphBatch, x: Tensor, layout: Layout, choice: Callable[[Place], Rule], gated: bool = False
+        self,
+        batch: GraphBatch,
+        x: Tensor,
+        layout: Layout,
+        choice: Callable[[Place], Rule],
+        gated: bool = False,
+        boundaries: Boundaries | None = None,
     ) -> RelevancePass:
         x = x.detach().clone().requires_grad_()
         gates = None
@@ -131,7 +142,7 @@ class Surrogate:
             self.gnn.check_maskable()
             shape = (len(self.gnn.trace.names), batch.num_edges + batch.num_nodes)
             gates = torch.ones(shape, dtype=x.dtype, device=batch.device, requires_grad=True)
-        run = SurrogateRun(self.gnn, batch, layout, choice, None if gates is None else gates.unbind())
+        run = SurrogateRun(self.gnn, batch, layout, choice, None if gates is None else gates.unbind(), boundaries)
         try:
             argument, kind = self.gnn.argument_of(lambda: run(x), logits=True)
         except RefusalError as error:

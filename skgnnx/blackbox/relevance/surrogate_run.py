@@ -16,6 +16,7 @@ from skgnnx.blackbox.open_box import OpenBox
 from skgnnx.blackbox.plan import Plan, Setup
 from skgnnx.blackbox.pyg_compat import ends_of_call
 from skgnnx.blackbox.relevance.bias_shares import BiasShares, UnknownRowsError
+from skgnnx.blackbox.relevance.boundaries import Boundaries
 from skgnnx.blackbox.relevance.conv_blocks import ConvCall
 from skgnnx.blackbox.relevance.diagnosis import Seen
 from skgnnx.blackbox.relevance.function_rules import FunctionRules, dependent, depends
@@ -39,22 +40,30 @@ class SurrogateRun:
         Returns the `Rule` of a block, given its `Place`.
     gates : sequence of Tensor of shape (E + N,), optional
         Factors on the messages of each propagate call, see `GatedRun`.
+    boundaries : Boundaries, optional
+        What is done between graph convolutions.
     """
 
     def __init__(
-        self, gnn: OpenBox, batch: GraphBatch, layout: Layout, choice: Callable[[Place], Rule], gates: Any = None
+        self,
+        gnn: OpenBox,
+        batch: GraphBatch,
+        layout: Layout,
+        choice: Callable[[Place], Rule],
+        gates: Any = None,
+        boundaries: Boundaries | None = None,
     ) -> None:
         self.gnn = gnn
         self.layout = layout
         self.choice = choice
+        self.boundaries = Boundaries() if boundaries is None else boundaries
         self.shares = BiasShares(batch)
         self.convs = 0  # layers entered so far
         self.blocks = 0  # linear blocks passed so far
         self.is_still = False  # while something runs whose gradients nobody looks at
         self.seen: list[Seen] = []
         self.bypassed: list[Tensor] = []  # outputs of blocks from which what follows was folded into the block
-        self.states: list[Tensor] = []  # what goes into each graph convolution
-        self.last_state: Tensor | None = None  # what comes out of the last one
+        self.links: list[dict[int, Tensor]] = []  # ends of the messages of each graph convolution, call by call
         self.exponentials: set[str] = set()
         self._inside = 0
         self._path: list[str] = []
@@ -109,7 +118,10 @@ class SurrogateRun:
         return self.is_still or self._run.is_scaling or self._run.plan.edges.resolving
 
     def _start(self, name: str, layer: MessagePassing, edge_index: Tensor, nodes: Nodes) -> None:
-        self._ends.append(ends_of_call(edge_index, layer)[1])
+        ends = ends_of_call(edge_index, layer)
+        self._ends.append(ends[1])
+        if self.links:
+            self.links[-1][self._run.calls] = ends
 
     def _end(self) -> None:
         self._ends.pop()
@@ -131,10 +143,32 @@ class SurrogateRun:
         if self._inside or not inputs:
             return self._block_or_parts(name, call, inputs)
         self.convs += 1
-        self.states.append(inputs[0])
-        output = self._block_or_parts(name, call, inputs)
-        self.last_state = output if torch.is_tensor(output) else None
-        return output
+        self.links.append({})
+        state = inputs[0]
+        with self.quiet():
+            crossed = self.boundaries.enter(state)
+        call = call.with_input(state, crossed)
+        output = self._block_or_parts(name, call, call.inputs())
+        return self._left(output) if torch.is_tensor(output) else output
+
+    def _left(self, output: Tensor) -> Tensor:
+        """Cross the last boundary: the one behind the last convolution, or so it may be."""
+        if self.layout.is_complete and self.convs < self.layout.num_convs:
+            return output
+        with self.quiet():
+            crossed = self.boundaries.leave(output)
+        if self._last is not None and self._last[0] is output:
+            self._last = (crossed, crossed._version, *self._last[2:])
+        return crossed
+
+    @contextmanager
+    def quiet(self) -> Iterator[None]:
+        """Leave functions and layers as they are for what runs inside."""
+        was, self.is_still = self.is_still, True
+        try:
+            yield
+        finally:
+            self.is_still = was
 
     def _block_or_parts(self, name: str, call: ConvCall, inputs: list[Tensor]) -> Any:
         if name not in self.layout.blocks and not self.layout.is_complete:
@@ -162,12 +196,9 @@ class SurrogateRun:
 
         @contextmanager
         def again() -> Iterator[None]:
-            was, self.is_still = self.is_still, True
             self._run.calls = calls
-            try:
+            with self.quiet():
                 yield
-            finally:
-                self.is_still = was
 
         return again
 
@@ -196,9 +227,12 @@ class SurrogateRun:
         self.bypassed.append(u)
         self.blocks -= 1  # what is folded into a block is one with it
         output = self.passed(value, given.scaled(factor, shift), rule)
-        if self.last_state is u:
-            self.last_state = output
-        return output
+        if not self.boundaries.is_last(u):
+            return output
+        with self.quiet():
+            crossed = self.boundaries.replace_last(output)
+        self._last = (crossed, crossed._version, *self._last[2:])
+        return crossed
 
     def is_last_output(self, output: Tensor) -> bool:
         """Return True if a tensor is the output of the last block, perhaps in another shape."""
