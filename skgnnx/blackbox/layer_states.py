@@ -110,7 +110,8 @@ class _Observed(StepRecorder):
 
     def _states(self, values: Sequence[Any]) -> Tensor | None:
         flat = [part for value in values for part in (value if isinstance(value, (tuple, list)) else [value])]
-        fits = (part for part in flat if torch.is_tensor(part) and part.is_floating_point() and part.dim() == 2)
+        dense = (part for part in flat if torch.is_tensor(part) and part.layout == torch.strided)
+        fits = (part for part in dense if part.is_floating_point() and part.dim() == 2)
         return next((part for part in fits if len(part) == self._num_nodes), None)
 
 

@@ -58,7 +58,7 @@ class StepRecorder(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         given = kwargs or {}
         result = func(*args, **given)
-        if not torch.is_tensor(result) or not result.is_floating_point():
+        if not torch.is_tensor(result) or not result.is_floating_point() or result.layout != torch.strided:
             return result
         if func in (functional.embedding, functional.embedding_bag) and torch.is_grad_enabled():
             result.requires_grad_()

@@ -1,5 +1,7 @@
 """GradCAM against gradients taken by hand from the states, on every layer, and what it refuses."""
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -21,6 +23,7 @@ from torch_geometric.nn import (
 
 from skgnnx import CAM, GradCAM, Instances
 from skgnnx.testing import example
+from skgnnx.testing.planted import check_right_entries
 
 X = Instances.from_graphs(graphs(), target=1)
 
@@ -93,6 +96,14 @@ def test_defaults_are_those_of_the_papers():
             np.testing.assert_array_equal(left, right)
 
 
+def test_every_instance_has_its_own_target():
+    model, targets = made(lambda: Pooling("gin", "max")), [0, 1, 2, 0, 1, 2]
+    for explainer in (GradCAM(model), CAM(model)):
+        mixed = explainer.explain(Instances.from_graphs(graphs(), target=targets))
+        for i, target in enumerate(targets):
+            np.testing.assert_allclose(mixed[i], explainer.explain(X[[i]].with_target(target))[0], rtol=1e-6)
+
+
 @pytest.mark.parametrize("variant", ["gradcam", "hirescam"])
 def test_mean_is_the_mean_of_the_maps_of_all_layers(variant):
     model = made(lambda: Pooling("gcn"))
@@ -110,6 +121,8 @@ def test_batches_give_what_single_graphs_give(variant, layers):
     """One of them is a single node, whose state is its own pool."""
     model = made(lambda: Readout(lambda net, layers, batch: net.head(
         net.relu(net.extra(global_mean_pool(layers[1], batch))))))  # fmt: skip
+    with torch.no_grad():
+        model.extra.bias.fill_(20)  # all units are awake: what comes before and after them is the same
     together, alone = (GradCAM(model, variant=variant, layers=layers, batch_size=size).explain(X) for size in (6, 1))
     for i in range(len(X)):
         np.testing.assert_allclose(together[i], alone[i], rtol=1e-6, atol=1e-7)
@@ -297,6 +310,56 @@ def test_layers_of_ones_own_are_explained():
     model = made(Own)
     shares = CAM(model).explain(X)
     same(GradCAM(model, variant="hirescam").explain(X), [shares[i] for i in range(len(X))])
+
+
+def test_sparse_matrices_are_no_states():
+    """Neither where they come before the states, nor where they have as many columns as these."""
+
+    class Own(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second, self.head = OwnConv(), GraphConv(6, 6), nn.Linear(6, 2)
+
+        def rest(self, h, adj_t, batch):
+            return self.head(global_add_pool(self.second(h, adj_t).relu(), batch))
+
+        def forward(self, x, adj_t, batch):
+            return self.rest(self.first(adj_t, states=x), adj_t, batch)
+
+    data = graphs(3)
+    for one in data:
+        n, edges = one.num_nodes, one.edge_index.unique(dim=1).flip(0)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch calls its sparse matrices a beta
+            ones = torch.ones(edges.shape[1], dtype=torch.float64)
+            one.adj_t = torch.sparse_coo_tensor(edges, ones, (n, n)).to_sparse_csr()
+        del one.edge_index
+    model, sparse = made(Own), Instances.from_graphs(data, target=1)
+    shares = CAM(model).explain(sparse)
+    same(GradCAM(model, relu=False).explain(sparse), [shares[i] for i in range(len(sparse))])
+    same(GradCAM(model, layers=0, relu=False).explain(sparse), [
+        by_hand(model.first(one.adj_t, states=one.x), lambda h, one=one: model.rest(h, one.adj_t, None)[0, 1])
+        for one in data
+    ])  # fmt: skip
+
+
+def test_the_law_of_right_entries_holds_for_states_too():
+    class Elsewhere(GradCAM):
+        def _backward(self, gnn, batch, passed):
+            masks = super()._backward(gnn, batch, passed)
+            masks.node = masks.node.flip(0)
+            return masks
+
+    class Nowhere(GradCAM):
+        def _backward(self, gnn, batch, passed):
+            masks = super()._backward(gnn, batch, passed)
+            masks.node = masks.node * 0
+            return masks
+
+    check_right_entries(GradCAM)
+    for broken in (Elsewhere, Nowhere):
+        with pytest.raises(AssertionError, match="Only the node that matters"):
+            check_right_entries(broken)
 
 
 @pytest.mark.parametrize("level", ["node", "edge"])
