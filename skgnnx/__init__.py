@@ -3,6 +3,7 @@
 from skgnnx.config import config_context
 from skgnnx.explainers import (
     CAM,
+    GNNLRP,
     LRP,
     GNNExplainer,
     GradCAM,
@@ -21,6 +22,7 @@ __all__ = [
     "CAM",
     "Explanations",
     "GNNExplainer",
+    "GNNLRP",
     "GradCAM",
     "GuidedBackprop",
     "InputXGradient",

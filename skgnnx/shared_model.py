@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Self
 
+import numpy as np
 from sklearn.base import clone
 
 _CARRIED_BY_CLONES = ("_metadata_request", "_sklearn_output_config", "_skl_callbacks")
@@ -58,7 +59,8 @@ def shallow_copy(estimator: Any) -> Any:
 def plain_params(estimator: Any) -> dict[str, Any]:
     """Return all parameters but the model, as numbers, strings and sequences of these, or else their repr."""
     params = {name: value for name, value in estimator.get_params(deep=False).items() if name != "model"}
-    return {name: value if _is_plain(value) else repr(value) for name, value in params.items()}
+    listed = {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in params.items()}
+    return {name: value if _is_plain(value) else repr(value) for name, value in listed.items()}
 
 
 def _is_plain(value: Any) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -108,14 +108,17 @@ class NodeEmbeddings:
             )
 
     @contextmanager
-    def returning(self, values: Tensor) -> Iterator[None]:
-        """Let the embeddings return other values (N, D), or the first rows of them, for one forward pass."""
+    def returning(self, values: Tensor, unless: Callable[[], bool] = lambda: False) -> Iterator[None]:
+        """Let the embeddings return other values (N, D), or the first rows of them, for one forward pass.
+
+        Passes that run inside of it while `unless` is true are left as they are.
+        """
         widths = [shape.numel() for shape in self._shapes]
         columns = iter(zip(values.split(widths, dim=1), self._shapes, strict=True))
         calls = iter(self._reads)
 
         def give(name: str, part: nn.Module, original: Any, /, *args: Any, **given: Any) -> Any:
-            if not next(calls):
+            if unless() or not next(calls):
                 return original(*args, **given)
             value, shape = next(columns)
             index = args[0] if args else given["input"]

@@ -61,7 +61,7 @@ class MaskedRun:
                 stack.callback(layer.register_forward_pre_hook(self._enter, with_kwargs=True).remove)
                 stack.callback(layer.register_forward_hook(self._leave).remove)
             if isinstance(x, Embedded):
-                stack.enter_context(x.embeddings.returning(x.values))
+                stack.enter_context(x.embeddings.returning(x.values, unless=lambda: plan.edges.resolving))
             return setup.call(plan.seen, None if isinstance(x, Embedded) else x)
 
     def _enter(self, layer: MessagePassing, args: Any, kwargs: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from skgnnx.explainers.cam import CAM
 from skgnnx.explainers.gnn_explainer import GNNExplainer
+from skgnnx.explainers.gnn_lrp import GNNLRP
 from skgnnx.explainers.grad_cam import GradCAM
 from skgnnx.explainers.guided_backprop import GuidedBackprop
 from skgnnx.explainers.input_x_gradient import InputXGradient
@@ -12,6 +13,7 @@ from skgnnx.explainers.sensitivity_analysis import SensitivityAnalysis
 __all__ = [
     "CAM",
     "GNNExplainer",
+    "GNNLRP",
     "GradCAM",
     "GuidedBackprop",
     "InputXGradient",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,26 @@ FIELDS = (
     *("model", "model_digest", "explainer", "params", "box"),
 )
 LARGEST_ARRAY = 10**9  # bytes
+# What the results of some methods can be asked besides: functions of the explanations, by explainer and name.
+RESULT_METHODS: dict[tuple[str, str], Callable[..., Any]] = {}
+
+
+def result_method(explainer: str, name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Return a decorator that makes a function of explanations a method of those that one explainer has made.
+
+    Parameters
+    ----------
+    explainer : str
+        Name of its class.
+    name : str
+        Name of the method: ``E.name(...)`` calls ``function(E, ...)``.
+    """
+
+    def register(function: Callable[..., Any]) -> Callable[..., Any]:
+        RESULT_METHODS[explainer, name] = function
+        return function
+
+    return register
 
 
 class ExplanationArray:
@@ -141,6 +162,9 @@ class ExplanationArray:
         extras = self.__dict__.get("extras", {})
         if name in extras:
             return extras[name]
+        method = RESULT_METHODS.get((self.__dict__.get("explainer", ""), name))
+        if method is not None:
+            return partial(method, self)
         known = ", ".join(extras) or "none"
         raise AttributeError(f"{name!r} must be an attribute or one of the extras of Explanations ({known}).")
 

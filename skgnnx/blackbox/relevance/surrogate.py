@@ -92,6 +92,36 @@ class RelevancePass:
         score = score.detach()
         return Relevances(score, x, edges, loops, bias, score - total - bias, size, of_states)
 
+    def marginals(self, targets: Tensor | None, node_gates: list[Tensor]) -> tuple[Tensor | None, list[Tensor]]:
+        """Return the relevance of all walks that take each message, and that pass each node at each boundary.
+
+        The relevance of a walk is a product along it, so that it is the derivative of the sum over all walks by a gate
+        that they pass: one backward pass through the backward pass.
+
+        Parameters
+        ----------
+        targets : Tensor of shape (B,)
+        node_gates : list of Tensor of shape (N, ...)
+            Gates of `NodeGates`, if there are any.
+
+        Returns
+        -------
+        Tensor of shape (L, E + N) or None
+            For each propagate call the edges, and then the loops that the layer makes.
+        list of Tensor of shape (N,)
+        """
+        score = of_targets(self.scores, targets).sum()
+        gates = [] if self.gates is None else [self.gates]
+        asked = [*gates, *node_gates]
+        slopes: list[Tensor | None] = [None] * len(asked)
+        if score.requires_grad:
+            (weights,) = torch.autograd.grad(score, self.x, create_graph=True)
+            total = (self.x.detach() * weights).sum()
+            if total.requires_grad:
+                slopes = list(torch.autograd.grad(total, asked, retain_graph=True, allow_unused=True))
+        found = [torch.zeros_like(v) if slope is None else slope for v, slope in zip(asked, slopes, strict=True)]
+        return (found[0] if gates else None), [values.flatten(1).sum(1) for values in found[len(gates) :]]
+
 
 def _product(value: Tensor, slope: Tensor | None) -> Tensor:
     return torch.zeros_like(value) if slope is None else value.detach() * slope
@@ -138,7 +168,8 @@ class Surrogate:
     ) -> RelevancePass:
         x = x.detach().clone().requires_grad_()
         gates = None
-        if gated:
+        # Products with sparse matrices cannot be differentiated twice, or in several ways at once; messages can.
+        if gated or (boundaries is not None and self.gnn.X.store.sparse):
             self.gnn.check_maskable()
             shape = (len(self.gnn.trace.names), batch.num_edges + batch.num_nodes)
             gates = torch.ones(shape, dtype=x.dtype, device=batch.device, requires_grad=True)
@@ -157,10 +188,14 @@ class Surrogate:
             self.gnn.memo[LAYOUT] = self._found_layout()
         return self.gnn.memo[LAYOUT]
 
+    def small_batch(self) -> GraphBatch:
+        """Return a small graph of which the model shows what it is made of."""
+        X, device = self.gnn.X, self.gnn.device
+        return own_graph_batch(X, device) if self.gnn.trace.fixed_size else tournament_batch(X, device)
+
     def _found_layout(self) -> Layout:
         """Return what the model is made of, after a run on a small graph has shown that relevance is conserved."""
-        X, device = self.gnn.X, self.gnn.device
-        batch = own_graph_batch(X, device) if self.gnn.trace.fixed_size else tournament_batch(X, device)
+        batch = self.small_batch()
         # Values that hide nothing: the user's may all be the same, or zero.
         x = self.gnn.node_inputs(batch)
         steps = torch.arange(x.numel(), dtype=torch.float64, device=x.device).view(x.shape)

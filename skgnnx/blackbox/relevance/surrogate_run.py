@@ -63,6 +63,7 @@ class SurrogateRun:
         self.is_still = False  # while something runs whose gradients nobody looks at
         self.seen: list[Seen] = []
         self.bypassed: list[Tensor] = []  # outputs of blocks from which what follows was folded into the block
+        self.conv_names: list[str] = []
         self.links: list[dict[int, Tensor]] = []  # ends of the messages of each graph convolution, call by call
         self.exponentials: set[str] = set()
         self._inside = 0
@@ -143,6 +144,7 @@ class SurrogateRun:
         if self._inside or not inputs:
             return self._block_or_parts(name, call, inputs)
         self.convs += 1
+        self.conv_names.append(name)
         self.links.append({})
         state = inputs[0]
         with self.quiet():

@@ -1,0 +1,161 @@
+"""Walks and their relevance: all of them, or the largest ones without looking at the others."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import count
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from skgnnx.blackbox.relevance.transitions import Transitions
+from skgnnx.graphs.ranking import TIE, rank_order
+
+
+@dataclass(frozen=True)
+class Walks:
+    """Walks through the nodes of a batch.
+
+    Parameters
+    ----------
+    nodes : ndarray of shape (K, L + 1)
+        The nodes at each boundary, the first one first.
+    scores : ndarray of shape (K,)
+        Their relevance.
+    is_exact : bool
+        False if a search was stopped before it was clear that no other walk is larger.
+    bound : float
+        No walk that is not listed is larger than this; 0 where all are.
+    """
+
+    nodes: np.ndarray
+    scores: np.ndarray
+    is_exact: bool = True
+    bound: float = 0.0
+
+    def ranked(self, rank_by: str, k: int | None = None) -> Walks:
+        """Return the largest first; walks within 1e-5 relative are tied and go by their nodes."""
+        by_nodes = np.lexsort(self.nodes.T[::-1])
+        scores = self.scores[by_nodes]
+        key = np.abs(scores) if rank_by == "abs" else scores
+        order = by_nodes[rank_order(key.astype(np.float64), np.array([0, len(key)]))[:k]]
+        return Walks(self.nodes[order], self.scores[order], self.is_exact, self.bound)
+
+
+def num_walks(steps: list[Transitions], starts: np.ndarray) -> np.ndarray:
+    """Return the number of walks that end at each node (N,), which is 0 except at some nodes, given as bools."""
+    ways = np.ones(len(starts), dtype=object)  # whole numbers of any size
+    for step in steps:
+        reached = np.zeros(len(starts), dtype=object)
+        np.add.at(reached, step.target, ways[step.source])
+        ways = reached
+    return np.where(starts, ways, 0)
+
+
+def all_walks(steps: list[Transitions], last: Tensor, ends: np.ndarray) -> Walks:
+    """Return all walks that end at some nodes.
+
+    Every suffix is multiplied once, whatever it is continued with.
+
+    Parameters
+    ----------
+    steps : list of Transitions
+    last : Tensor of shape (N, d)
+        What the states at the last boundary weigh in the score.
+    ends : ndarray of int
+        Where walks end.
+    """
+    nodes, weights = ends[:, None], last[torch.from_numpy(ends)]
+    for step in reversed(steps):
+        pairs, position = step.into(nodes[:, 0])
+        nodes = np.concatenate([step.source[pairs, None], nodes[position]], axis=1)
+        block, given = step.block[torch.from_numpy(pairs)], weights[torch.from_numpy(position)]
+        weights = (given * block).sum(1) if block.dim() == 2 else torch.einsum("pk,pkc->pc", given, block)
+    return Walks(nodes, weights.detach().cpu().numpy().astype(np.float64))
+
+
+class WalkSearch:
+    r"""The walks of largest relevance, by best-first search from their ends.
+
+    A suffix can become no larger than its weights times the largest that any beginning makes of each of them:
+
+    .. math:: \beta_l[n, k] = \max_m \sum_c \beta_{l - 1}[m, c] \, |T_l[m \to n]_{k c}|
+
+    Parameters
+    ----------
+    steps : list of Transitions
+    """
+
+    def __init__(self, steps: list[Transitions]) -> None:
+        self.steps = steps
+        self._blocks = [step.block.detach().cpu().numpy().astype(np.float64) for step in steps]
+        self._bounds: list[np.ndarray] = []
+        for step, block in zip(steps, self._blocks, strict=True):
+            size = np.abs(block)
+            if self._bounds:
+                size = np.einsum("pkc,pc->pk", size, self._bounds[-1][step.source])
+            bound = np.zeros((len(step.ptr) - 1, size.shape[1]))
+            np.maximum.at(bound, step.target, size)
+            self._bounds.append(bound)
+
+    def largest(self, last: Tensor, ends: np.ndarray, k: int, rank_by: str, max_expansions: int) -> Walks:
+        """Return the `k` largest walks that end at some nodes, and those tied with the last of them.
+
+        Parameters
+        ----------
+        last : Tensor of shape (N, d)
+            What the states at the last boundary weigh in the score.
+        ends : ndarray of int
+            Where walks end.
+        k : int >= 1
+        rank_by : {"abs", "positive"}
+            Walks of either sign by their size, or positive ones only.
+        max_expansions : int >= 1
+            Suffixes that are continued before the search is stopped.
+        """
+        weights = last.detach().cpu().numpy().astype(np.float64)
+        number = count()
+        heap: list[tuple[float, int, tuple[int, ...], Any]] = []
+        heap += [(-self._bound(len(self.steps), n, weights[n]), next(number), (int(n),), weights[n]) for n in ends]
+        heapq.heapify(heap)
+        found: list[tuple[tuple[int, ...], float]] = []
+        expanded = 0
+        while heap:
+            bound, _, nodes, given = heap[0]
+            if -bound <= 0 or (len(found) >= k and -bound < abs(found[k - 1][1]) * (1 - TIE)):
+                break
+            if len(nodes) <= len(self.steps) and expanded == max_expansions:
+                break
+            heapq.heappop(heap)
+            if len(nodes) > len(self.steps):
+                found.append((nodes, float(given)))
+                continue
+            expanded += 1
+            for size, further, weight in self._continued(nodes, given, rank_by):
+                heapq.heappush(heap, (-size, next(number), further, weight))
+        is_over = not heap or -heap[0][0] <= 0 or len(found) >= k
+        shape = (len(found), len(self.steps) + 1)
+        walks = np.array([nodes for nodes, _ in found], dtype=np.int64).reshape(shape)
+        return Walks(walks, np.array([score for _, score in found]), is_over, max(-heap[0][0], 0.0) if heap else 0.0)
+
+    def _bound(self, boundary: int, node: int, weights: np.ndarray) -> float:
+        return float(np.abs(weights) @ self._bounds[boundary - 1][node])
+
+    def _continued(
+        self, nodes: tuple[int, ...], given: np.ndarray, rank_by: str
+    ) -> Iterator[tuple[float, tuple[int, ...], np.ndarray]]:
+        """Yield a suffix with one more node before it, in every way, each with a bound on its walks."""
+        boundary = len(self.steps) + 1 - len(nodes)
+        step, block = self.steps[boundary - 1], self._blocks[boundary - 1]
+        for pair in range(step.ptr[nodes[0]], step.ptr[nodes[0] + 1]):
+            source = int(step.source[pair])
+            weights = given @ block[pair]
+            if boundary == 1:
+                size = float(weights) if rank_by == "positive" else abs(float(weights))
+            else:
+                size = self._bound(boundary - 1, source, weights)
+            yield size, (source, *nodes), weights
