@@ -39,7 +39,7 @@ def cycle(step: int) -> Part:
 
 def tournament_batch(X: Instances, device: torch.device) -> GraphBatch:
     """Return a graph in which every node has an edge to all later ones, so that numbers of messages differ."""
-    source, target = np.triu_indices(TOURNAMENT_NODES, k=1)
+    target, source = np.tril_indices(TOURNAMENT_NODES, k=-1)  # in the order of a sparse matrix
     return probe_batch(X, [Part(np.stack([source, target]), TOURNAMENT_NODES)], device)
 
 
