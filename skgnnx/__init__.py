@@ -9,6 +9,7 @@ from skgnnx.explainers import (
     GradCAM,
     GuidedBackprop,
     InputXGradient,
+    IntegratedGradients,
     RandomExplainer,
     SensitivityAnalysis,
 )
@@ -28,6 +29,7 @@ __all__ = [
     "InputXGradient",
     "Instance",
     "Instances",
+    "IntegratedGradients",
     "LRP",
     "RandomExplainer",
     "SensitivityAnalysis",

@@ -111,6 +111,11 @@ class Batcher:
         """Outputs (n, C) that are explained: on whole graphs, or on what thinning left."""
         return self.reference if self.sampler is None else self.sampler.outputs
 
+    def settles(self, copies: GraphBatch) -> bool:
+        """Return True if a batch of copies of a smaller one gives what is explained; more rows may allow less trims."""
+        expected = self.explained[torch.from_numpy(copies.positions).to(self.explained.device)]
+        return copies.trim == Trim.NONE or self._shortcuts.gives(copies, expected)
+
     def _cut_out(self, rows: np.ndarray, cut: Cut, batch_size: int | str, removal: bool) -> Iterator[GraphBatch]:
         """Yield batches of instances that are cut like this, or less where that is needed."""
         found, thinned = self._found(rows, cut)

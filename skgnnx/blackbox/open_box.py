@@ -19,12 +19,15 @@ from skgnnx.blackbox.opening import Opening, of_targets
 from skgnnx.blackbox.recording import HiddenState, recorded
 from skgnnx.graphs.batch import GraphBatch
 
+ROWS_AT_ONCE = 8_192  # nodes and edges of copies in one run; see benchmarks/backward.py
+
 
 class OpenBox(Opening):
     """A frozen model and the instances to explain; made by `BlackBox.open`."""
 
     _told_of_leak = False
     _is_guidable = False
+    _copies_stay_apart: bool | None = None
 
     def forward(
         self, batch: GraphBatch, x: Tensor | None = None, edge_mask: Tensor | Sequence[Tensor] | None = None
@@ -187,14 +190,37 @@ class OpenBox(Opening):
             Node features, or what embeddings make of them (N, D); node features only (N, F); gates of 1 on the messages
             of each edge (E,), or one gate per propagate call (L, E).
         """
+        value = self.input_values(batch, wanted).detach().clone().requires_grad_()
         if wanted in ("node", "x"):
-            instead = "mask='node' where embeddings read them, mask='edge'"
-            value = self.node_inputs(batch) if wanted == "node" else self.float_features(batch, instead)
-            value = value.detach().clone().requires_grad_()
             return ForwardPass(value, self.all_scores(batch, x=value))
-        shape = (batch.num_edges,) if wanted == "edge" else (len(self.trace.names), batch.num_edges)
-        value = torch.ones(shape, dtype=self.dtype, device=batch.device, requires_grad=True)
         return ForwardPass(value, self.all_scores(batch, edge_mask=value if wanted == "edge" else value.unbind()))
+
+    def input_values(self, batch: GraphBatch, wanted: str) -> Tensor:
+        """Return what a batch has as one of the inputs of `forward_pass`."""
+        if wanted == "node":
+            return self.node_inputs(batch)
+        if wanted == "x":
+            return self.float_features(batch, "mask='node' where embeddings read them, mask='edge'")
+        shape = (batch.num_edges,) if wanted == "edge" else (len(self.trace.names), batch.num_edges)
+        return torch.ones(shape, dtype=self.dtype, device=batch.device)
+
+    def copies(self, batch: GraphBatch, most: int) -> GraphBatch:
+        """Return up to so many copies of a batch as one batch, as long as that is faster than one after the other."""
+        fitting = min(ROWS_AT_ONCE, self._runs.rows_at_once) // max(batch.num_nodes + batch.num_edges, 1)
+        number = min(fitting, most)
+        if number <= 1 or not self._keeps_copies_apart(batch):
+            return batch
+        number = -(-most // -(-most // number))  # about the same in every run
+        copies = batch.take(np.tile(np.arange(len(batch)), number))
+        return copies if self._batcher.settles(copies) else batch
+
+    def _keeps_copies_apart(self, batch: GraphBatch) -> bool:
+        """Return True if copies may share a batch; what several instances have shown, a lone one has to be asked."""
+        if len(self.X) > 1:
+            return not self._runs.mixes_batch
+        if self._copies_stay_apart is None:
+            self._copies_stay_apart = self._runs.keeps_apart(batch, batch.take(np.array([0, 0])))
+        return self._copies_stay_apart
 
     def guided_pass(self, batch: GraphBatch, wanted: str) -> ForwardPass:
         """Run a batch as `forward_pass` does, with ReLUs that hold back negative gradients; TypeError if none runs."""

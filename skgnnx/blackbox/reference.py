@@ -199,6 +199,13 @@ class PlainRuns:
                 return self.same(own, torch.cat([output[:1], output[1:], all_changed[:1], all_changed[1:]]))
         return True
 
+    def keeps_apart(self, alone: GraphBatch, twice: GraphBatch) -> bool:
+        """Return True if a copy of an instance has its output, whatever features the other copy in its batch has."""
+        try:
+            return self.same(self.outputs(twice)[1:], self.outputs(alone)) and self.independent(twice)
+        except (RuntimeError, IndexError, ValueError):
+            return False
+
     def outputs_elsewhere(self, batches: list[GraphBatch]) -> list[tuple[Tensor, Tensor]] | None:
         """Return other features of several batches, the same of each node, and the outputs, all units awake.
 
@@ -233,18 +240,22 @@ class PlainRuns:
                 "check its weights and inputs."
             )
 
+    @property
+    def rows_at_once(self) -> int:
+        """How many nodes and edges a batch may have."""
+        # A forward and backward pass keeps every message and a few copies of it.
+        return min(BEST_EDGES_PER_BATCH, memory_budget() // (4 * 6 * max(self.message_width, 16)))
+
     def packed(
         self, graphs: ComputationGraphs, rows: np.ndarray, batch_size: int | str
     ) -> Iterator[tuple[np.ndarray, ComputationGraphs]]:
         """Cut consecutive instances, whose graphs are given, into batches that fit the memory budget."""
         most = len(rows) if batch_size == "auto" else int(batch_size)
         most = 1 if self.mixes_batch else most
-        # A forward and backward pass keeps every message and a few copies of it.
-        budget = min(BEST_EDGES_PER_BATCH, memory_budget() // (4 * 6 * max(self.message_width, 16)))
         size = graphs.edge_ptr + graphs.node_ptr
         start = 0
         while start < len(rows):
-            stop = int(np.searchsorted(size, size[start] + budget, side="right")) - 1
+            stop = int(np.searchsorted(size, size[start] + self.rows_at_once, side="right")) - 1
             stop = min(max(stop, start + 1), start + most, len(rows))
             most = 1 if self.mixes_batch else most
             yield rows[start:stop], graphs.take(np.arange(start, stop))

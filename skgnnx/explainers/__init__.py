@@ -6,6 +6,7 @@ from skgnnx.explainers.gnn_lrp import GNNLRP
 from skgnnx.explainers.grad_cam import GradCAM
 from skgnnx.explainers.guided_backprop import GuidedBackprop
 from skgnnx.explainers.input_x_gradient import InputXGradient
+from skgnnx.explainers.integrated_gradients import IntegratedGradients
 from skgnnx.explainers.lrp import LRP
 from skgnnx.explainers.random_explainer import RandomExplainer
 from skgnnx.explainers.sensitivity_analysis import SensitivityAnalysis
@@ -17,6 +18,7 @@ __all__ = [
     "GradCAM",
     "GuidedBackprop",
     "InputXGradient",
+    "IntegratedGradients",
     "LRP",
     "RandomExplainer",
     "SensitivityAnalysis",

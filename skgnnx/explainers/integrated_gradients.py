@@ -1,0 +1,169 @@
+"""Integrated gradients: the share of each input in what the score gains on the way from a baseline."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from skgnnx.blackbox import OpenBox
+from skgnnx.blackbox.gathering import Masks
+from skgnnx.blackbox.line import Inputs, Integral, Line, integrated
+from skgnnx.explainers.backward import wanted_input
+from skgnnx.explainers.base import BaseExplainer, explainer
+from skgnnx.graphs import Explanations
+from skgnnx.graphs.batch import GraphBatch
+from skgnnx.taxonomy import Taxonomy
+from skgnnx.validation import PositiveFloat, PositiveInt
+
+SMALL_CHANGE = 0.01
+
+
+@explainer
+class IntegratedGradients(BaseExplainer):
+    r"""Gradients integrated from a baseline to the input, signed; they sum to the change of the score.
+
+    .. math:: A = (z - z_0) \int_0^1 \frac{\partial s_c}{\partial z}\bigl(z_0 + a (z - z_0)\bigr) \, da
+       \qquad \sum A = s_c(z) - s_c(z_0)
+
+    for the pre-softmax score :math:`s_c` of the target, by the Gauss-Legendre rule. For edges :math:`z` are gates on
+    all messages of an edge, in every layer the same, which go from 0 to 1: a closed gate is no removed edge, degrees
+    stay. The number of steps of an instance is doubled until the sum is right up to `tol`, so that instances which need
+    few steps do not pay for others. Steps of small batches run together, as copies in one union.
+
+    Parameters
+    ----------
+    mask : {"edge", "node", "node_feature", "feature"}, default="edge"
+        What is scored. "node" and "feature" sum over the features of a node and over the nodes. Nodes whose features
+        are categories are scored at the outputs of their embeddings.
+    baseline : {"zero", "mean"} or array-like of shape (F,), default="zero"
+        Where the features of every node start: at 0, at their mean over the nodes that can reach the prediction, or at
+        given values. Zero is the usual choice, but rarely a possible input: no atom is without an element.
+    joint : bool, default=False
+        True moves gates and features together: edges and nodes (or what `mask` says) are both scored, in
+        ``E.edge_mask`` and ``E.node_mask``, and the two sum to the change of the score.
+    n_steps : int >= 1, default=50
+        Steps to begin with, as many as captum takes.
+    max_steps : int >= 1, default=400
+        Steps are doubled as long as they are not more than this.
+    tol : float > 0, default=0.01
+        How far the sum may be from the change of the score, relative to that change, or to a hundredth of both scores'
+        sizes where the change is smaller.
+
+    Warns
+    -----
+    UserWarning
+        If the sum of an instance is farther off after `max_steps`.
+
+    Notes
+    -----
+    Sundararajan, Taly & Yan, "Axiomatic Attribution for Deep Networks", ICML 2017. For each instance ``E.score`` and
+    ``E.baseline_score`` are the scores at both ends, ``E.completeness_gap`` is how far the sum is from their
+    difference, and ``E.steps_used`` the number of steps. Other parameters are those of `BaseExplainer`.
+
+    Examples
+    --------
+    >>> from skgnnx import IntegratedGradients
+    >>> from skgnnx.testing import example
+    >>> model, X = example("graph")
+    >>> E = IntegratedGradients(model, mask="node").explain(X)
+    >>> change = E.score[0] - E.baseline_score[0]
+    >>> bool(abs(E[0].sum() - change) <= 0.01 * abs(change))
+    True
+    """
+
+    mask: Literal["edge", "node", "node_feature", "feature"] = "edge"
+    baseline: Literal["zero", "mean"] | np.ndarray | list | tuple = "zero"
+    joint: bool = False
+    n_steps: PositiveInt = 50
+    max_steps: PositiveInt = 400
+    tol: PositiveFloat = 0.01
+
+    masks_: ClassVar[tuple[str, ...]] = ("edge", "node", "node_feature", "feature")
+    taxonomy: ClassVar[Taxonomy] = Taxonomy(family="gradients")
+    check_params_: ClassVar[dict[str, Any]] = {"n_steps": 8, "max_steps": 64, "tol": 0.05}
+
+    def explain_targets(self, X: Any, targets: Sequence[int] | None = None) -> list[Explanations]:
+        """Explain every instance for several targets; one forward pass along the path serves all of them.
+
+        Parameters and returned explanations are those of `BaseExplainer.explain_targets`.
+        """
+        found = super().explain_targets(X, targets)
+        for E in found[1:]:
+            self._name_incomplete(E, stacklevel=3)
+        return found
+
+    def name_left_out(self, E: Explanations, stacklevel: int = 4) -> None:
+        """Warn as all explainers do, and of sums that are not the change of the score."""
+        super().name_left_out(E, stacklevel + 1)
+        self._name_incomplete(E, stacklevel)
+
+    def _name_incomplete(self, E: Explanations, stacklevel: int) -> None:
+        ends = (E.extras.get(key, []) for key in ("score", "baseline_score", "completeness_gap"))
+        open_ones = [i for i, known in enumerate(zip(*ends)) if None not in known and not self._is_complete(*known)]
+        if open_ones:
+            worst = max(E.extras["completeness_gap"][i] for i in open_ones)
+            warnings.warn(
+                f"The scores of {len(open_ones)} of {len(E)} instances do not sum to the change of the model's score "
+                f"up to tol={self.tol}, the first at index {open_ones[0]}: they are up to {worst:.2g} off after "
+                f"max_steps={self.max_steps}; raise it, see E.completeness_gap.",
+                UserWarning,
+                stacklevel=stacklevel,
+            )
+
+    def _is_complete(self, score: Any, start: Any, gap: Any) -> Any:
+        return gap <= self.tol * np.maximum(abs(score - start), SMALL_CHANGE * (abs(score) + abs(start)))
+
+    def _explain_batch(self, gnn: OpenBox, batch: GraphBatch, seed: int) -> Masks:
+        return self._explain_each(gnn, batch, seed, [batch])[0]
+
+    def _explain_each(self, gnn: OpenBox, batch: GraphBatch, seed: int, asked: Sequence[GraphBatch]) -> list[Masks]:
+        targets = [one.targets for one in asked if one.targets is not None]
+        found = integrated(self._line(gnn, batch), targets, self.n_steps, self.max_steps, self._is_complete)
+        return [self._masks(batch, each) for each in found]
+
+    def _line(self, gnn: OpenBox, batch: GraphBatch) -> Line:
+        start: Inputs = {}
+        end: Inputs = {}
+        if self.mask != "edge" or self.joint:
+            end["x"] = gnn.input_values(
+                batch, "node" if self.mask == "edge" else wanted_input(self.mask, False)
+            ).detach()
+            start["x"] = self._baseline_of(batch, end["x"])
+        if self.mask == "edge" or self.joint:
+            end["edge_mask"] = gnn.input_values(batch, "edge")
+            start["edge_mask"] = torch.zeros_like(end["edge_mask"])
+        return Line(gnn, batch, start, end)
+
+    def _baseline_of(self, batch: GraphBatch, x: Tensor) -> Tensor:
+        if isinstance(self.baseline, str) and self.baseline == "zero":
+            return torch.zeros_like(x)
+        if isinstance(self.baseline, str):
+            reached = batch.node_reach.to(x).view(-1, *(1,) * (x.dim() - 1))
+            count = batch.sum_nodes(reached).clamp_min(1)
+            return (batch.sum_nodes(x * reached) / count)[batch.node_instance]
+        given = torch.as_tensor(np.asarray(self.baseline, dtype=float)).to(x)
+        if given.shape != x.shape[1:]:
+            raise ValueError(
+                f"The 'baseline' of IntegratedGradients must be 'zero', 'mean' or numbers of shape "
+                f"{tuple(x.shape[1:])}, one per node feature. Got shape {tuple(given.shape)}."
+            )
+        return given.expand_as(x)
+
+    def _masks(self, batch: GraphBatch, found: Integral) -> Masks:
+        masks = Masks(extras=found.extras())
+        if "edge_mask" in found.shares:
+            masks.edge = found.shares["edge_mask"]
+        if "x" in found.shares:
+            share = found.shares["x"]
+            if self.mask == "feature":
+                masks.feature = batch.sum_nodes(share)
+            elif self.mask == "node_feature":
+                masks.node_feature = share
+            else:
+                masks.node = share.flatten(1).sum(1)
+        return masks
