@@ -30,6 +30,9 @@ class Taxonomy:
     states : bool
         True if nodes are scored by their states inside of the model, which also hold their neighbours, and not by what
         goes in.
+    remainder : str
+        Name of the extra that holds, for each instance, what the scores of its nodes and ``E.score``, which is the
+        model's own, differ by; "" where the scores are not shares of it.
 
     Notes
     -----
@@ -45,3 +48,4 @@ class Taxonomy:
     mask: str = "none"
     deterministic: bool = True
     states: bool = False
+    remainder: str = ""

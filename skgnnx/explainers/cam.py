@@ -64,7 +64,7 @@ class CAM(BackwardExplainer):
     paper_scale: bool = False
 
     masks_: ClassVar[tuple[str, ...]] = ("node",)
-    taxonomy: ClassVar[Taxonomy] = Taxonomy(family="gradients", tasks=("graph",), states=True)
+    taxonomy: ClassVar[Taxonomy] = Taxonomy(family="gradients", tasks=("graph",), states=True, remainder="bias")
 
     def _forward(self, gnn: OpenBox, batch: GraphBatch) -> PooledHead:
         if batch.X.level != "graph":

@@ -121,7 +121,7 @@ class GNNLRP(BackwardExplainer):
     max_expansions: PositiveInt = 100_000
 
     masks_: ClassVar[tuple[str, ...]] = ("edge", "node")
-    taxonomy: ClassVar[Taxonomy] = Taxonomy(family="decomposition")
+    taxonomy: ClassVar[Taxonomy] = Taxonomy(family="decomposition", remainder="bias_share")
 
     def _surrogate(self, gnn: OpenBox) -> Surrogate:
         return Surrogate(gnn, Rules(self.rule, self.gamma, self.epsilon, self.head))

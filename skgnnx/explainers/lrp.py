@@ -89,7 +89,7 @@ class LRP(BackwardExplainer):
     per_layer: bool = False
 
     masks_: ClassVar[tuple[str, ...]] = ("node", "edge", "node_feature", "feature")
-    taxonomy: ClassVar[Taxonomy] = Taxonomy(family="decomposition")
+    taxonomy: ClassVar[Taxonomy] = Taxonomy(family="decomposition", remainder="bias_share")
 
     def _forward(self, gnn: OpenBox, batch: GraphBatch) -> RelevancePass:
         if self.mask in ("node_feature", "feature"):

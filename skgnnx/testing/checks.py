@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from skgnnx.testing import batching, conventions, failing, planted, predictions, repeating, shapes, untouched
+from skgnnx.testing import batching, conventions, failing, planted, predictions, repeating, shapes, sums, untouched
 from skgnnx.testing.running import Factory
 from skgnnx.testing.strategies import require_hypothesis
 
@@ -30,6 +30,7 @@ CHECKS: tuple[Check, ...] = (
     repeating.check_outside,
     shapes.check_shapes,
     shapes.check_hard_masks,
+    sums.check_sums,
     conventions.check_tasks,
     conventions.check_black_box,
     conventions.check_randomness,

@@ -4,6 +4,7 @@ import copy
 import os
 import warnings
 from dataclasses import replace
+from typing import Literal
 
 import hypothesis
 import numpy as np
@@ -13,8 +14,9 @@ from sklearn.base import clone
 from torch import nn
 from torch_geometric.data import Data
 
-from skgnnx import Explanations, GNNExplainer, RandomExplainer, SensitivityAnalysis, check_instances
+from skgnnx import Explanations, GNNExplainer, InputXGradient, RandomExplainer, SensitivityAnalysis, check_instances
 from skgnnx.blackbox import BlackBox
+from skgnnx.blackbox.opening import of_targets
 from skgnnx.explainers.base import explainer
 from skgnnx.explainers.gnn_explainer import PRESETS
 from skgnnx.graphs import Entries
@@ -226,6 +228,20 @@ class KeepsTooMuch(SensitivityAnalysis):
 
 
 @explainer
+class KeepsAllForTheInputs(InputXGradient):
+    """Says nothing of biases, although they have a share."""
+
+    mask: Literal["node"] = "node"
+    masks_ = ("node",)
+    taxonomy = Taxonomy(family="gradients", remainder="bias_share")
+
+    def _backward(self, gnn, batch, passed):
+        masks = super()._backward(gnn, batch, passed)
+        score = of_targets(passed.scores, batch.targets)
+        return replace(masks, extras={"score": score.tolist(), "bias_share": [0.0] * len(batch)})
+
+
+@explainer
 class ClaimsLinks(SensitivityAnalysis):
     def explain(self, X):
         if check_instances(X).level == "edge":
@@ -293,6 +309,7 @@ BROKEN = {
     "check_outside": (ScoresTheWholeGraph, {"check_right_entries"}),
     "check_shapes": (LeavesTheUnitInterval, set()),
     "check_hard_masks": (KeepsTooMuch, set()),
+    "check_sums": (KeepsAllForTheInputs, set()),
     "check_tasks": (ClaimsLinks, {"check_containers"}),
     "check_black_box": (ClaimsToBeABlackBox, set()),
     "check_randomness": (ClaimsToBeRandom, set()),
