@@ -1,5 +1,7 @@
 """SensitivityAnalysis and InputXGradient against finite differences and the identities of the methods."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -150,21 +152,67 @@ def test_nothing_outside_of_the_receptive_field():
     assert E.entries(0)[0].tolist() == [3, 4]
 
 
-@pytest.mark.filterwarnings("ignore:Input Tensor 0 did not already require gradients")  # captum's own remark
-def test_agrees_with_captum_through_pyg():
-    pytest.importorskip("captum")
-    from torch_geometric.explain import CaptumExplainer, Explainer
+def by_layers(model, data, gates, conv):
+    """The network with gates (2, e) on the messages of each layer, by matrices."""
+    x, (source, to) = data.x, data.edge_index
+    n, degree = len(x), torch.ones(len(x), dtype=torch.float64).index_add(0, to, torch.ones(len(to)).double())
+    for layer, gate in zip(model.convs, gates, strict=True):
+        adjacency = torch.zeros(n, n, dtype=torch.float64).index_put((to, source), gate, accumulate=True)
+        if conv == "gcn":
+            scale = degree.rsqrt()
+            loops = torch.eye(n, dtype=torch.float64)
+            x = (scale[:, None] * (adjacency + loops) * scale) @ layer.lin(x) + layer.bias
+        elif conv == "sage":
+            x = layer.lin_l(adjacency @ x / (degree - 1).clamp(min=1)[:, None]) + layer.lin_r(x)
+        else:
+            x = layer.nn(adjacency @ x + x)
+        x = x.relu()
+    return model.out(x)
 
-    torch.manual_seed(0)
-    model, data = Net(CONVS["gcn"]).eval(), graph(dtype=torch.float32)
-    X = Instances.from_nodes(data)
-    config = {"mode": "multiclass_classification", "task_level": "node", "return_type": "raw"}
-    for name, ours in (("Saliency", SensitivityAnalysis(model, mask="node_feature", norm="absolute")),
-                       ("InputXGradient", InputXGradient(model, mask="node_feature"))):  # fmt: skip
-        E = ours.explain(X)
-        theirs = Explainer(
-            model, CaptumExplainer(name), explanation_type="model", node_mask_type="attributes", model_config=config
-        )
-        for node in range(data.num_nodes):
-            expected = theirs(data.x, data.edge_index, index=node).node_mask.detach().numpy()
-            np.testing.assert_allclose(E[node], expected, atol=1e-6)
+
+@pytest.mark.parametrize("conv", ["gcn", "sage", "gin"])
+@pytest.mark.parametrize("level", ["node", "graph"])
+def test_layers_equal_finite_differences_and_sum_to_edges(conv, level):
+    model, data, X = model_and_nodes(conv, level=level)
+    shares = InputXGradient(model, per_layer=True).explain(X)
+    sizes = {
+        norm: SensitivityAnalysis(model, norm=norm, per_layer=True).explain(X) for norm in ("squared", "absolute", "l2")
+    }
+    ones = torch.ones(2, data.num_edges, dtype=torch.float64)
+    with torch.no_grad():
+        expected_output, largest = model(data.x, data.edge_index), np.zeros(2)
+    for i in range(len(X)):
+
+        def score(gates, row=0 if level == "graph" else X[i].element):
+            return float(by_layers(pooled(model, level), data, gates, conv)[row, 1])
+
+        with torch.no_grad():
+            row = 0 if level == "graph" else X[i].element
+            np.testing.assert_allclose(score(ones), float(expected_output[row, 1]), rtol=1e-9)
+            ids, values = shares.entries(i)
+            expected = central_difference(score, ones)[:, ids]
+        np.testing.assert_allclose(shares.layer_masks[i], expected, atol=1e-6, rtol=1e-4)
+        np.testing.assert_allclose(values, expected.sum(0), atol=1e-6, rtol=1e-4)
+        largest = np.maximum(largest, np.abs(expected).max(axis=1, initial=0))
+        for norm, size, outer in (("squared", np.square, np.asarray), ("absolute", np.abs, np.asarray),
+                                  ("l2", np.square, np.sqrt)):  # fmt: skip
+            E = sizes[norm]
+            np.testing.assert_allclose(E.layer_masks[i], outer(size(expected)), atol=1e-6, rtol=1e-4)
+            np.testing.assert_allclose(E.entries(i)[1], outer(size(expected.sum(0))), atol=1e-5, rtol=1e-4)
+    assert largest.min() > 1e-3
+
+
+def pooled(model, level):
+    """The same network, that sums before its head for graphs."""
+    if level == "node":
+        return model
+    twin = copy.copy(model)
+    twin.__dict__["_modules"] = {**model._modules, "out": nn.Sequential(Sum(), model.out)}
+    return twin
+
+
+class Sum(nn.Module):
+    """One row: the sum of all."""
+
+    def forward(self, x):
+        return x.sum(0, keepdim=True)

@@ -7,7 +7,16 @@ import pytest
 import torch
 from torch import nn
 from torch_geometric.data import Data
-from torch_geometric.nn import GCNConv, GINConv, GraphConv, GraphNorm, SAGEConv, SimpleConv, global_add_pool
+from torch_geometric.nn import (
+    GCNConv,
+    GINConv,
+    GraphConv,
+    GraphNorm,
+    MessagePassing,
+    SAGEConv,
+    SimpleConv,
+    global_add_pool,
+)
 
 from skgnnx import Explanations, Instances, IntegratedGradients
 from skgnnx.blackbox import open_box
@@ -149,6 +158,34 @@ def test_a_linear_model_is_exact_for_any_number_of_steps(n_steps):
     for i, node in enumerate((1, 5)):
         np.testing.assert_allclose(E[i], paths[node][:, None] * (data.x.numpy() - start) * weight, rtol=1e-6, atol=1e-7)
     assert E.steps_used == [n_steps] * 2
+
+
+class Scaled(MessagePassing):
+    """Neighbours divided by how many edges reach them: what is one step farther than messages come from."""
+
+    def __init__(self, width, out):
+        super().__init__(aggr="sum")
+        self.lin = nn.Linear(width, out)
+
+    def forward(self, x, edge_index):
+        degree = x.new_ones(len(x)).index_add(0, edge_index[1], x.new_ones(edge_index.shape[1]))
+        return self.propagate(edge_index, x=self.lin(x) / degree[:, None])
+
+
+def test_the_mean_is_that_of_nodes_that_reach_the_prediction():
+    """A ring around them is there for degrees only."""
+    x = torch.eye(6, 3).double() + torch.arange(18).view(6, 3) / 9
+    path = Data(x=x, edge_index=torch.tensor([[0, 1, 2, 3, 4, 0], [1, 2, 3, 4, 5, 3]]))
+    model = Net().double()
+    model.convs = nn.ModuleList([Scaled(3, 8), Scaled(8, 8)]).double()
+    E = IntegratedGradients(model.eval(), mask="node_feature", baseline="mean", tol=1e-6).explain(
+        Instances.from_nodes(path, [5], target=0)
+    )
+    reaching = E.entries(0, mask="node_feature")[0]
+    assert reaching.tolist() == [3, 4, 5]
+    start = path.x[reaching].mean(0).expand_as(path.x)
+    expected = by_loop(lambda x: model(x, path.edge_index)[5, 0], path.x, start, 200)
+    np.testing.assert_allclose(E[0], expected, rtol=1e-3, atol=1e-4)
 
 
 def test_what_does_not_move_has_no_share():
