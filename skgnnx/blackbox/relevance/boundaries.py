@@ -11,26 +11,24 @@ class Boundaries:
     Attributes
     ----------
     states : list of Tensor of shape (N, d)
-        As the model goes on with them.
+        What scores are differentiated by.
     """
 
     def __init__(self) -> None:
         self.states: list[Tensor] = []
-        self._has_left = False
+        self._left: Tensor | None = None  # what the model goes on with behind a convolution that may be the last
 
     def enter(self, state: Tensor) -> Tensor:
         """Return with what a convolution is to go on, given what goes into it."""
-        if self._has_left:
+        if self._left is not None:
             self.states.pop()
-            self._has_left = False
-        self.states.append(self._crossed(len(self.states), state))
-        return self.states[-1]
+            self._left = None
+        return self._cross(state)
 
     def leave(self, state: Tensor) -> Tensor:
         """Return with what the model is to go on, given what comes out of the last convolution."""
-        self.states.append(self._crossed(len(self.states), state))
-        self._has_left = True
-        return self.states[-1]
+        self._left = self._cross(state)
+        return self._left
 
     def replace_last(self, state: Tensor) -> Tensor:
         """Return with what the model is to go on, where something was folded into the last convolution."""
@@ -39,10 +37,16 @@ class Boundaries:
 
     def is_last(self, state: Tensor) -> bool:
         """Return True if a tensor is what came out of the last convolution."""
-        return self._has_left and self.states[-1] is state
+        return self._left is state
 
-    def _crossed(self, number: int, state: Tensor) -> Tensor:
-        return state
+    def _cross(self, state: Tensor) -> Tensor:
+        noted, handed = self._crossed(len(self.states), state)
+        self.states.append(noted)
+        return handed
+
+    def _crossed(self, number: int, state: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what is noted at a boundary, and what the model goes on with."""
+        return state, state
 
 
 class Cuts(Boundaries):
@@ -58,9 +62,10 @@ class Cuts(Boundaries):
         super().__init__()
         self.before: list[Tensor] = []
 
-    def _crossed(self, number: int, state: Tensor) -> Tensor:
+    def _crossed(self, number: int, state: Tensor) -> tuple[Tensor, Tensor]:
         self.before[number:] = [state]
-        return state.detach().clone().requires_grad_()
+        leaf = state.detach().clone().requires_grad_()
+        return leaf, leaf.clone()  # the model may change what it is given in place; a leaf it may not
 
 
 class NodeGates(Boundaries):
@@ -75,7 +80,8 @@ class NodeGates(Boundaries):
         super().__init__()
         self.gates: list[Tensor] = []
 
-    def _crossed(self, number: int, state: Tensor) -> Tensor:
+    def _crossed(self, number: int, state: Tensor) -> tuple[Tensor, Tensor]:
         gate = state.new_ones(state.shape[0], *(1,) * (state.dim() - 1)).requires_grad_()
         self.gates[number:] = [gate]
-        return state * gate
+        gated = state * gate
+        return gated, gated

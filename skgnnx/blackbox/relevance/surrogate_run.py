@@ -178,7 +178,7 @@ class SurrogateRun:
         biases = self.layout.blocks.get(name)
         if biases is None or not inputs:
             return self._parts(call)
-        rule = self.rule_here()
+        rule = self.rule_here(is_layer=True)
         value = call.value()
         for u in inputs:
             self.check_input(u)
@@ -204,9 +204,9 @@ class SurrogateRun:
 
         return again
 
-    def rule_here(self) -> Rule:
-        """Return the rule of the block that comes now."""
-        return self.choice(self.layout.place(self.convs, self.blocks, bool(self._inside)))
+    def rule_here(self, *, is_layer: bool = False) -> Rule:
+        """Return the rule of the block that comes now: a whole graph convolution, a part of one, or what is between."""
+        return self.choice(self.layout.place(self.convs, self.blocks, is_layer or bool(self._inside)))
 
     def check_input(self, u: Tensor) -> None:
         """Look at what goes into a linear block."""
