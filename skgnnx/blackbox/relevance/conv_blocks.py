@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch_geometric.nn import MessagePassing
 from torch_geometric.nn.aggr import MaxAggregation, MinAggregation
 
 from skgnnx.blackbox.hooks import mapped, replaced
 from skgnnx.blackbox.relevance.function_rules import dependent, depends
+from skgnnx.blackbox.relevance.parameters import Parameters, part
 from skgnnx.blackbox.relevance.rules import Contributions
 
 ROUNDING = 1e-4  # what is not linear misses by far more
@@ -100,7 +100,8 @@ class ConvCall:
         self.original = original
         self._again = again
         self._kept = Kept()
-        self._parameters = dict(layer.named_parameters())
+        self._bare = Parameters(layer, original)
+        self._parameters = self._bare.values
 
     def value(self) -> Any:
         """Run the layer as it is, and keep attention and winners."""
@@ -111,7 +112,7 @@ class ConvCall:
         """Run the layer with other parameters, and its inputs changed."""
         args, kwargs = (self._changed(part, change) for part in self.given)
         with self._steps(), self._kept.again(), self._again():
-            return functional_call(self.layer, parameters, tuple(args), kwargs)
+            return self._bare.run(parameters, args, kwargs)
 
     def _changed(self, given: Any, change: Callable[[Tensor], Tensor]) -> Any:
         def one(value: Any) -> Any:
@@ -159,7 +160,7 @@ class ConvCall:
                 bias = self.run(self._parameters, torch.zeros_like)
         positive = None
         if signs:
-            up, down = ({name: _part(value, sign) for name, value in weights.items()} for sign in (1, -1))
+            up, down = ({name: part(value, sign) for name, value in weights.items()} for sign in (1, -1))
             positive = self.run({**up, **none}, lambda u: u * (u > 0))
             if not all(bool((u >= 0).all()) for u in self.inputs()):
                 positive = positive + self.run({**down, **none}, lambda u: u * (u < 0))
@@ -200,15 +201,20 @@ class ConvCall:
     def _is_linear(
         self, weights: dict[str, Tensor], none: dict[str, Tensor], first: dict[int, Tensor], second: dict[int, Tensor]
     ) -> bool:
-        """Return True if outputs add up as inputs do, and double with the weights."""
+        """Return True if outputs add up as inputs do and as weights do, and double with the weights."""
 
-        def of(scale: float, *numbers: dict[int, Tensor]) -> Tensor:
-            scaled = {name: value * scale if value.dim() > 1 else value for name, value in weights.items()}
-            return self.run({**scaled, **none}, lambda u: torch.stack([part[id(u)] for part in numbers]).sum(0))
+        def of(change: Callable[[Tensor], Tensor], *numbers: dict[int, Tensor]) -> Tensor:
+            changed = {name: change(value) for name, value in weights.items()}
+            return self.run({**changed, **none}, lambda u: torch.stack([given[id(u)] for given in numbers]).sum(0))
 
-        alone, other, both = of(1, first), of(1, second), of(1, first, second)
-        allowed = ROUNDING * sum(float(part.abs().max()) for part in (alone, other, both))
-        misses = (alone + other - both, of(2, first) - 2 * alone)
+        def same(weight: Tensor) -> Tensor:
+            return weight
+
+        alone, other, both = of(same, first), of(same, second), of(same, first, second)
+        doubled = of(lambda weight: weight * 2 if weight.dim() > 1 else weight, first)
+        up, down = of(lambda weight: part(weight, 1), first), of(lambda weight: part(weight, -1), first)
+        allowed = ROUNDING * sum(float(output.abs().max()) for output in (alone, other, both))
+        misses = (alone + other - both, doubled - 2 * alone, up + down - alone)
         return all(float(miss.abs().max()) <= allowed for miss in misses)
 
     def _adds_up(self, weights: dict[str, Tensor], none: dict[str, Tensor], numbers: dict[int, Tensor]) -> bool:
@@ -240,10 +246,3 @@ def _without_signs(given: Any) -> Any:
     if isinstance(given, dict):
         return {key: mapped(one, value) for key, value in given.items()}
     return tuple(mapped(one, value) for value in given)
-
-
-def _part(weight: Tensor, sign: int) -> Tensor:
-    """Return the positive or negative part of a weight; what has one axis scales, and is left."""
-    if weight.dim() < 2:
-        return weight
-    return weight.clamp(min=0) if sign > 0 else weight.clamp(max=0)

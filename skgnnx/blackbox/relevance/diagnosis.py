@@ -2,16 +2,45 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import get_gradient_edge
 from torch_geometric.nn import MessagePassing
+
+from skgnnx.blackbox.relevance.function_rules import dependent
 
 if TYPE_CHECKING:
     from skgnnx.blackbox.relevance.surrogate import RelevancePass
 
-LOST = 1e-3  # of the relevance that comes in; rounding loses a millionth
+LOST = {torch.float64: 1e-9, torch.float32: 1e-4}  # of the relevance that comes in; rounding loses less
+
+
+class Entered:
+    """A call of a module that has begun.
+
+    Values and places in the graph of gradients are kept at once: what a model changes in place has others later.
+
+    Parameters
+    ----------
+    inputs : list of Tensor
+        Arguments that depend on an input of the model.
+    start : int
+        How many constants were counted before.
+    """
+
+    def __init__(self, inputs: list[Tensor], start: int) -> None:
+        self.inputs, self.start = inputs, start
+        self.values = [u.detach().clone() for u in inputs]
+        self.places = [_place(u) for u in inputs]
+
+    def left(self, name: str, module: nn.Module, output: Any, factors: list[Tensor]) -> Seen:
+        """Return the call, now that it is over."""
+        outputs = dependent(output)
+        random = torch.Generator().manual_seed(0)
+        total = torch.stack([_weighted(tensor, random) for tensor in outputs]).sum()
+        return Seen(name, module, self, total, [_place(tensor) for tensor in outputs], factors[self.start :])
 
 
 class Seen(NamedTuple):
@@ -21,18 +50,30 @@ class Seen(NamedTuple):
     ----------
     name : str
     module : nn.Module
-    inputs : list of Tensor
-        Arguments that depend on an input of the model.
-    output : Tensor
+    entered : Entered
+    total : Tensor
+        Its outputs, times random weights.
+    places : list
+        Where its outputs are in the graph of gradients.
     factors : list of Tensor
         Factors on the constants that were added inside.
     """
 
     name: str
     module: nn.Module
-    inputs: list[Tensor]
-    output: Tensor
+    entered: Entered
+    total: Tensor
+    places: list[Any]
     factors: list[Tensor]
+
+
+def _place(tensor: Tensor) -> Any:
+    return tensor if tensor.is_leaf else get_gradient_edge(tensor)
+
+
+def _weighted(tensor: Tensor, random: torch.Generator) -> Tensor:
+    weight = torch.rand(tensor.shape, generator=random, dtype=tensor.dtype).to(tensor.device) + 0.5
+    return (tensor * weight).sum()
 
 
 def check_conservation(passed: RelevancePass, name: str) -> None:
@@ -48,16 +89,19 @@ def check_conservation(passed: RelevancePass, name: str) -> None:
         Name of the model.
     """
     run, total = passed.run, passed.scores.sum()
-    calls = [*run.seen, Seen("", run.gnn.box.model, [passed.x], passed.scores, run.shares.factors)]
-    outputs = [seen.output for seen in calls]
-    on_the_way = (
-        torch.autograd.grad(total, outputs, retain_graph=True, allow_unused=True) if total.requires_grad else []
-    )
+    if not total.requires_grad:
+        return
+    whole = Entered([passed.x], 0).left("", run.gnn.box.model, passed.scores, run.shares.factors)
     bypassed = {id(output) for output in run.bypassed}
-    for seen, slope in zip(calls, on_the_way):
-        is_bypassed = any(id(u) in bypassed for u in seen.inputs)
-        if slope is not None and not is_bypassed and _loses(seen):
+    for seen in (*run.seen, whole):
+        is_bypassed = any(id(u) in bypassed for u in seen.entered.inputs)
+        if not is_bypassed and _loses(seen) and _is_on_the_way(seen, total):
             raise TypeError(f"{_reason(seen, run.exponentials, name)}; use InputXGradient or IntegratedGradients.")
+
+
+def _is_on_the_way(seen: Seen, total: Tensor) -> bool:
+    slopes = torch.autograd.grad(total, seen.places, retain_graph=True, allow_unused=True)
+    return any(slope is not None for slope in slopes)
 
 
 def _reason(seen: Seen, exponentials: set[str], name: str) -> str:
@@ -76,15 +120,13 @@ def _reason(seen: Seen, exponentials: set[str], name: str) -> str:
 
 
 def _loses(seen: Seen) -> bool:
-    """Return True if the inputs and constants of a call get another sum than its output has."""
-    if not seen.inputs or not seen.output.requires_grad:
+    """Return True if the inputs and constants of a call get another sum than its outputs have."""
+    values, total = [*seen.entered.values, *seen.factors], seen.total
+    if not seen.entered.values or not total.requires_grad:
         return False
-    random = torch.Generator().manual_seed(0)
-    weight = torch.rand(seen.output.shape, generator=random, dtype=seen.output.dtype).to(seen.output.device) + 0.5
-    total = (seen.output * weight).sum()
-    asked = [*seen.inputs, *seen.factors]
+    asked = [*seen.entered.places, *seen.factors]
     slopes = torch.autograd.grad(total, asked, retain_graph=True, allow_unused=True)
-    parts = [(value.detach() * slope) for value, slope in zip(asked, slopes, strict=True) if slope is not None]
+    parts = [(value.detach() * slope) for value, slope in zip(values, slopes, strict=True) if slope is not None]
     shared = sum((part.sum() for part in parts), total.new_zeros(()))
     size = sum((part.abs().sum() for part in parts), total.detach().abs())
-    return bool((total.detach() - shared).abs() > LOST * size)
+    return bool((total.detach() - shared).abs() > LOST.get(total.dtype, 1e-2) * size)

@@ -16,20 +16,26 @@ from skgnnx.blackbox.relevance.rules import Contributions, Rule, positive_part
 if TYPE_CHECKING:
     from skgnnx.blackbox.relevance.surrogate import SurrogateRun
 
-ADDING = (torch.add, Tensor.add, Tensor.add_, Tensor.__add__, Tensor.__radd__, Tensor.__iadd__,
-          torch.sub, Tensor.sub, Tensor.sub_, Tensor.__sub__, Tensor.__rsub__, Tensor.__isub__)  # fmt: skip
+ADDING = (torch.add, Tensor.add, Tensor.__add__, Tensor.__radd__, torch.sub, torch.subtract, Tensor.sub,
+          Tensor.__sub__, Tensor.__rsub__, torch.rsub)  # fmt: skip
 JOINING = (torch.cat, torch.concat, torch.concatenate, torch.stack, torch.hstack, torch.vstack)
-MULTIPLYING = (torch.mul, torch.multiply, Tensor.mul, Tensor.multiply, Tensor.__mul__, Tensor.__rmul__, Tensor.__imul__)
+MULTIPLYING = (torch.mul, torch.multiply, Tensor.mul, Tensor.multiply, Tensor.__mul__, Tensor.__rmul__)
 MATRIX_PRODUCTS = (torch.matmul, torch.mm, torch.bmm, torch.mv, torch.dot, torch.inner, Tensor.matmul, Tensor.mm,
                    Tensor.bmm, Tensor.mv, Tensor.dot, Tensor.inner, Tensor.__matmul__, Tensor.__rmatmul__)  # fmt: skip
 DIVIDING = (torch.div, torch.divide, torch.true_divide, Tensor.div, Tensor.divide, Tensor.true_divide,
-            Tensor.__truediv__, Tensor.__rtruediv__, Tensor.__itruediv__, Tensor.div_)  # fmt: skip
+            Tensor.__truediv__, Tensor.__rtruediv__)  # fmt: skip
 EXPONENTIALS = (torch.exp, Tensor.exp, torch.softmax, Tensor.softmax, functional.softmax)
 INVERTING = (torch.rsqrt, Tensor.rsqrt, torch.reciprocal, Tensor.reciprocal)
 # Elementwise, and 0 at 0: a unit hands on what it gets. ReLU and LeakyReLU do so by themselves.
 ACTIVATIONS = (functional.elu, functional.celu, functional.selu, functional.gelu, functional.silu, functional.mish,
                functional.hardtanh, functional.relu6, functional.hardswish, functional.softsign, functional.tanhshrink,
                torch.tanh, Tensor.tanh, functional.tanh, torch.selu, torch.celu)  # fmt: skip
+# What they do is put into their first operand afterwards, which others may hold as well.
+IN_PLACE = {Tensor.add_: torch.add, Tensor.__iadd__: torch.add, Tensor.sub_: torch.sub, Tensor.__isub__: torch.sub,
+            Tensor.mul_: torch.mul, Tensor.__imul__: torch.mul, Tensor.div_: torch.div, Tensor.__itruediv__: torch.div,
+            functional.elu_: functional.elu, functional.celu_: functional.celu, functional.selu_: functional.selu,
+            torch.tanh_: torch.tanh, Tensor.tanh_: torch.tanh}  # fmt: skip
+OPERANDS = ("input", "tensors", "other")  # names of those that rules know by their position
 
 
 def depends(value: Any) -> bool:
@@ -66,10 +72,17 @@ class FunctionRules(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        rule = _RULES.get(func)
-        if rule is None or self.run.paused:
+        if self.run.paused or (func not in _RULES and func not in IN_PLACE):
             return func(*args, **kwargs)
-        return rule(self.run, func, args, kwargs)
+        args = (*args, *(kwargs[name] for name in OPERANDS if name in kwargs))
+        kwargs = {name: value for name, value in kwargs.items() if name not in OPERANDS}
+        if func not in IN_PLACE and not kwargs.get("inplace"):
+            return _RULES[func](self.run, func, args, kwargs)
+        if not any(map(depends, args)):
+            return func(*args, **kwargs)
+        kept = [value.clone() if value is args[0] else value for value in args]
+        func, kwargs = IN_PLACE.get(func, func), {name: value for name, value in kwargs.items() if name != "inplace"}
+        return args[0].copy_(_RULES[func](self.run, func, kept, kwargs))
 
 
 Call = Callable[["SurrogateRun", Any, Any, Any], Any]
@@ -95,7 +108,7 @@ def _matrix_product(run: SurrogateRun, func: Any, args: Any, kwargs: Any) -> Any
     if len(args) < 2:
         return func(*args, **kwargs)
     first, second = args[:2]
-    if depends(first) and isinstance(second, nn.Parameter) and first.dim() > 1:
+    if depends(first) and _is_constant(second) and first.dim() > 1 < second.dim():
         return _block(run, func(*args, **kwargs), first, second, None, func)
     return _product(run, func, args, kwargs)
 
@@ -115,6 +128,8 @@ def _halves(product: Callable[[Tensor, Tensor], Tensor], first: Tensor, second: 
 
 def _einsum(run: SurrogateRun, func: Any, args: Any, kwargs: Any) -> Any:
     operands = args[1:] if len(args) != 2 or torch.is_tensor(args[1]) else tuple(args[1])
+    if len(operands) == 2 and depends(operands[0]) and isinstance(operands[1], nn.Parameter):
+        return _block(run, func(*args, **kwargs), operands[0], operands[1], None, lambda u, w: func(args[0], u, w))
     if len(operands) != 2 or not (depends(operands[0]) and depends(operands[1])):
         return func(*args, **kwargs)
     return _halves(lambda a, b: func(args[0], a, b), *operands)
@@ -129,8 +144,8 @@ def _sum(run: SurrogateRun, func: Any, args: Any, kwargs: Any) -> Any:
 
 
 def _joined(run: SurrogateRun, func: Any, args: Any, kwargs: Any) -> Any:
-    parts = args[0] if args else kwargs.get("tensors", ())
-    if not args or not any(map(depends, parts)):
+    parts = args[0]
+    if not any(map(depends, parts)):
         return func(*args, **kwargs)
     counted = [run.shares.counted(part, part) if _is_constant(part) else part for part in parts]
     return func(counted, *args[1:], **kwargs)

@@ -80,13 +80,15 @@ class RelevancePass:
         states = run.boundaries.states
         gates = [] if self.gates is None else [self.gates]
         asked = [self.x, *gates, *states, *run.shares.factors]
-        slopes: list[Tensor | None] = [None] * len(asked)
-        if score.requires_grad:
-            slopes = list(torch.autograd.grad(score.sum(), asked, retain_graph=True, allow_unused=True))
+        slopes = _slopes(score, asked)
         shared = [_product(value, slope) for value, slope in zip(asked, slopes, strict=True)]
         x, after = shared[0], 1 + len(gates) + len(states)
-        bias = run.shares.sums(slopes[after:], score.dtype)
         total, size = (self.batch.sum_nodes(values.flatten(1).sum(1)) for values in (x, x.abs()))
+        bias = run.shares.sums(slopes[after:], score.dtype)
+        if not run.shares.are_clear or bool(_is_lost(score.detach() - total - bias, score, size).any()):
+            bias = run.shares.sums_by_code(
+                slopes[after:], lambda codes: _slopes(score * codes, asked)[after:], score.dtype
+            )
         edges, loops = shared[1].split([self.batch.num_edges, self.batch.num_nodes], 1) if gates else (None, None)
         of_states = [values.flatten(1).sum(1) for values in shared[1 + len(gates) : after]]
         score = score.detach()
@@ -121,6 +123,18 @@ class RelevancePass:
                 slopes = list(torch.autograd.grad(total, asked, retain_graph=True, allow_unused=True))
         found = [torch.zeros_like(v) if slope is None else slope for v, slope in zip(asked, slopes, strict=True)]
         return (found[0] if gates else None), [values.flatten(1).sum(1) for values in found[len(gates) :]]
+
+
+def _slopes(score: Tensor, asked: list[Tensor]) -> list[Tensor | None]:
+    if not score.requires_grad:
+        return [None] * len(asked)
+    return list(torch.autograd.grad(score.sum(), asked, retain_graph=True, allow_unused=True))
+
+
+def _is_lost(gap: Tensor, score: Tensor, size: Tensor) -> Tensor:
+    """Return where gaps are larger than rounding."""
+    allowed = GAP.get(score.dtype, 1e-2) * torch.maximum(score.detach().abs(), size / 10).clamp(min=1)
+    return gap.abs() > allowed
 
 
 def _product(value: Tensor, slope: Tensor | None) -> Tensor:
@@ -201,15 +215,25 @@ class Surrogate:
         steps = torch.arange(x.numel(), dtype=torch.float64, device=x.device).view(x.shape)
         layout = Layout()
         passed = self._pass(batch, x + (steps * 0.618).frac().to(x.dtype), layout, lambda place: Rule("zero"))
+        self._check_values(passed, batch)
         check_conservation(passed, self.gnn.name)
         return layout
+
+    def _check_values(self, passed: RelevancePass, batch: GraphBatch) -> None:
+        run = SurrogateRun(self.gnn, batch, Layout(), lambda place: Rule("zero"))
+        with torch.no_grad(), run.quiet():
+            argument, kind = self.gnn.argument_of(lambda: run(passed.x.detach()))
+        plain = head_scores(kind, self.gnn.plain_rows(argument, batch))
+        if not torch.allclose(plain, passed.scores, rtol=1e-3, atol=1e-4):
+            raise TypeError(
+                f"Relevance needs a model that computes the same when it is watched. Got {self.gnn.name}, which does "
+                "not; use InputXGradient or IntegratedGradients."
+            )
 
 
 def check_gap(found: Relevances, batch: GraphBatch) -> None:
     """Raise ValueError, naming the instance, if relevance got lost: if a gap is larger than rounding."""
-    unit = GAP.get(found.score.dtype, 1e-2)
-    allowed = unit * torch.maximum(found.score.abs(), found.size / 10).clamp(min=1)
-    lost = found.gap.abs() > allowed
+    lost = _is_lost(found.gap, found.score, found.size)
     if bool(lost.any()):
         i = int(lost.nonzero()[0])
         raise ValueError(

@@ -11,14 +11,14 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.nn import MessagePassing
 
-from skgnnx.blackbox.hooks import Nodes, around_propagate, replaced
+from skgnnx.blackbox.hooks import Nodes, around_propagate, mapped, replaced
 from skgnnx.blackbox.open_box import OpenBox
 from skgnnx.blackbox.plan import Plan, Setup
 from skgnnx.blackbox.pyg_compat import ends_of_call
-from skgnnx.blackbox.relevance.bias_shares import BiasShares, UnknownRowsError
+from skgnnx.blackbox.relevance.bias_shares import BiasShares
 from skgnnx.blackbox.relevance.boundaries import Boundaries
 from skgnnx.blackbox.relevance.conv_blocks import ConvCall
-from skgnnx.blackbox.relevance.diagnosis import Seen
+from skgnnx.blackbox.relevance.diagnosis import Entered, Seen
 from skgnnx.blackbox.relevance.function_rules import FunctionRules, dependent, depends
 from skgnnx.blackbox.relevance.gated_run import GatedRun
 from skgnnx.blackbox.relevance.layout import Layout, Place
@@ -69,6 +69,7 @@ class SurrogateRun:
         self._inside = 0
         self._path: list[str] = []
         self._ends: list[Tensor] = []
+        self._views: dict[int, tuple[Tensor, Tensor]] = {}
         self._last: tuple[Tensor, int, Contributions, Rule] | None = None
         self._run = GatedRun(Plan(plain_setup(gnn.setup), batch, Trim.NONE), gates)
 
@@ -89,20 +90,36 @@ class SurrogateRun:
 
     def _watch(self, stack: ExitStack, name: str, module: nn.Module) -> None:
         """Know which module is running, for messages; and note what modules do in the run that shows the layout."""
-        before: list[tuple[list[Tensor], int]] = []
+        before: list[Entered] = []
 
-        def enter(module: nn.Module, args: Any, kwargs: Any) -> None:
+        def enter(module: nn.Module, args: Any, kwargs: Any) -> Any:
             self._path.append(name)
-            before.append((dependent([args, kwargs]), len(self.shares.factors)))
+            args, kwargs = self._told_apart(args, kwargs)
+            before.append(Entered(dependent([args, kwargs]), len(self.shares.factors)))
+            return args, kwargs
 
         def leave(module: nn.Module, args: Any, output: Any) -> None:
             self._path.pop()
-            inputs, start = before.pop()
-            if not self.layout.is_complete and not self.paused and depends(output):
-                self.seen.append(Seen(name, module, inputs, output, self.shares.factors[start:]))
+            entered = before.pop()
+            if not self.layout.is_complete and not self.paused and dependent(output):
+                with self.quiet():
+                    self.seen.append(entered.left(name, module, output, self.shares.factors))
 
         stack.callback(module.register_forward_pre_hook(enter, with_kwargs=True).remove)
         stack.callback(module.register_forward_hook(leave).remove)
+
+    def _told_apart(self, args: Any, kwargs: Any) -> tuple[Any, Any]:
+        """Return arguments of which none depends on another, in the run that shows what each module does with them."""
+        given = dependent([args, kwargs])
+        if self.layout.is_complete or self.paused or len(given) < 2:
+            return args, kwargs
+        others = {id(u): u.view_as(u) for u in given}
+        self._views |= {id(view): (view, u) for u, view in zip(given, others.values(), strict=True)}
+
+        def other(value: Any) -> Any:
+            return others.get(id(value), value)
+
+        return mapped(other, args), {key: mapped(other, value) for key, value in kwargs.items()}
 
     def note_exponential(self) -> None:
         """Remember that the modules that run now take exponentials, as attention does."""
@@ -213,16 +230,14 @@ class SurrogateRun:
 
     def passed(self, value: Tensor, given: Contributions, rule: Rule) -> Tensor:
         """Return the output of a linear block, and remember where it came from."""
-        try:
-            output = rule.passed(value, given, self.shares)
-        except UnknownRowsError as error:
-            self.refuse(f"adds to a tensor of shape {error} without a row for nodes, edges or graphs")
+        output = rule.passed(value, given, self.shares)
         self.blocks += 1
         self._last = (output, output._version, given, rule)
         return output
 
     def folded(self, u: Tensor, value: Tensor, factor: Tensor, shift: Tensor) -> Tensor | None:
         """Return the output of the block that ran last, scaled and shifted, if `u` is its output as it left it."""
+        u = self._views.get(id(u), (u, u))[1]
         if self._last is None or self._last[0] is not u or self._last[1] != u._version:
             return None
         _, _, given, rule = self._last
@@ -249,10 +264,7 @@ class SurrogateRun:
             value = like.new_tensor(float(value))
         if not (torch.is_tensor(value) and value.is_floating_point()):
             return value
-        try:
-            return self.shares.counted(value, like)
-        except UnknownRowsError as error:
-            self.refuse(f"adds to a tensor of shape {error} without a row for nodes, edges or graphs")
+        return self.shares.counted(value, like)
 
     def refuse(self, reason: str) -> NoReturn:
         """Raise RefusalError for the module that runs now."""
