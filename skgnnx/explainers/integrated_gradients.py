@@ -84,7 +84,7 @@ class IntegratedGradients(BaseExplainer):
     tol: PositiveFloat = 0.01
 
     masks_: ClassVar[tuple[str, ...]] = ("edge", "node", "node_feature", "feature")
-    taxonomy: ClassVar[Taxonomy] = Taxonomy(family="gradients")
+    taxonomy: ClassVar[Taxonomy] = Taxonomy(family="gradients", remainder="baseline_score")
     check_params_: ClassVar[dict[str, Any]] = {"n_steps": 8, "max_steps": 64, "tol": 0.05}
 
     def explain_targets(self, X: Any, targets: Sequence[int] | None = None) -> list[Explanations]:
