@@ -74,7 +74,9 @@ class StepRecorder(TorchFunctionMode):
 
 def made(value: Tensor, step: str = "") -> Made:
     """Return a matrix that was just made, with the place where its gradient arrives."""
-    return Made(value, get_gradient_edge(value) if value.requires_grad else None, step)
+    # Without gradient mode a function may still hand on an input that requires a gradient.
+    has_gradient = value.requires_grad and (value.grad_fn is not None or torch.is_grad_enabled())
+    return Made(value, get_gradient_edge(value) if has_gradient else None, step)
 
 
 def _mean(batch: GraphBatch, states: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from torch_geometric.nn import (
     GCN,
     GIN,
     AttentionalAggregation,
+    GCN2Conv,
     GraphConv,
     MessagePassing,
     Set2Set,
@@ -385,3 +386,21 @@ def test_models_without_layers_or_pools_are_refused():
         torch.stack([layers[1][batch == g].median(dim=0).values for g in range(int(batch.max()) + 1)]))))  # fmt: skip
     with pytest.raises(TypeError, match="Got none of these in Readout; use InputXGradient"):
         GradCAM(strange).explain(X)
+
+
+def test_layers_that_take_the_first_states_again():
+    class Initial(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.lift, self.conv, self.head = nn.Linear(3, 4), GCN2Conv(4, 0.1, 0.5, 1), nn.Linear(4, 2)
+
+        def forward(self, x, edge_index, batch=None):
+            first = self.lift(x)
+            return self.head(global_add_pool(self.conv(first, first, edge_index).relu(), batch))
+
+    torch.manual_seed(0)
+    model, X = (
+        Initial().eval(),
+        Instances.from_graphs([Data(x=torch.rand(3, 3), edge_index=torch.tensor([[0, 1], [1, 2]]))]),
+    )
+    np.testing.assert_allclose(GradCAM(model, variant="hirescam").explain(X)[0], CAM(model).explain(X)[0], atol=1e-6)
