@@ -3,6 +3,7 @@
     python benchmarks/run_all.py            # about 15 minutes
     python benchmarks/run_all.py --large    # graphs of a million nodes, too; 10 GB of memory
     python benchmarks/run_all.py --toy      # a check that all still run; the page is printed, not written
+    python benchmarks/run_all.py --only backward.py --out docs/results/backward.md    # a page of its own, two minutes
 
 On a machine with a graphics card, scripts that know `--device` run on it a second time. How defaults were found
 (`*_defaults.py`) is another matter, and not run.
@@ -31,14 +32,20 @@ def main() -> None:
     parser.add_argument("--toy", action="store_true", help="small sizes; print the page instead of writing it")
     parser.add_argument("--large", action="store_true", help="graphs of a million nodes, too")
     parser.add_argument("--out", type=Path, help=f"where the page goes, by default {PAGE.name} among the results")
-    arguments = parser.parse_args()
-    options = [f"--{name}" for name in ("toy", "large") if getattr(arguments, name)]
     scripts = [path for path in sorted(HERE.glob("*.py")) if path.stem != "run_all" and "_defaults" not in path.stem]
+    names = [path.name for path in scripts]
+    parser.add_argument("--only", choices=names, metavar="NAME", help=f"one of {', '.join(names)}; needs --out")
+    arguments = parser.parse_args()
+    if arguments.only and not (arguments.out or arguments.toy):
+        parser.error("--only needs --out: the page of all is not replaced by one of a single script")
+    options = [f"--{name}" for name in ("toy", "large") if getattr(arguments, name)]
+    scripts = [path for path in scripts if arguments.only in (None, path.name)]
     found = [(path.name, outcome(path, options)) for path in scripts]
     if torch.cuda.is_available():
         on_card = [path for path in scripts if "--device" in run(path, "--help", stdout=subprocess.PIPE)]
         found += [(f"{path.name} --device cuda", outcome(path, [*options, "--device", "cuda"])) for path in on_card]
-    text = page(found, " ".join(["python benchmarks/run_all.py", *options]))
+    only = ["--only", arguments.only] if arguments.only else []
+    text = page(found, " ".join(["python benchmarks/run_all.py", *only, *options]))
     out = arguments.out or (None if arguments.toy else PAGE)
     if out is None:
         print(text)

@@ -9,17 +9,26 @@ import platform
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import torch_geometric
 from threadpoolctl import threadpool_limits
 
-from side_by_side.comparison import Case
 from side_by_side.page import short
 
 
-def run_cases(description: str, cases: Sequence[Case]) -> None:
+class Runnable(Protocol):
+    """A case: one row of the table."""
+
+    name: str
+    large: bool
+
+    def run(self, toy: bool, device: str) -> dict[str, Any]:
+        """Return the row."""
+
+
+def run_cases(description: str, cases: Sequence[Runnable]) -> None:
     """Run the cases that the command line asks for, and print one row each."""
     arguments = _parser(description, cases).parse_args()
     torch.set_num_threads(1)
@@ -38,7 +47,7 @@ def run_cases(description: str, cases: Sequence[Case]) -> None:
         arguments.json.write_text(json.dumps({"environment": about, "rows": rows}, indent=1) + "\n")
 
 
-def _parser(description: str, cases: Sequence[Case]) -> argparse.ArgumentParser:
+def _parser(description: str, cases: Sequence[Runnable]) -> argparse.ArgumentParser:
     names = [case.name for case in cases]
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--case", action="append", choices=names, metavar="NAME", help=f"of {', '.join(names)}")

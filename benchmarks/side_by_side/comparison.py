@@ -4,18 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from side_by_side.masks import Scored, Whole, largest_difference, scored_entries, spread_out
 from side_by_side.measuring import Cost, measured
-from side_by_side.peers import EPOCHS, Peer
+from side_by_side.own_calls import BatchesOfOne, OneCallEach
+from side_by_side.peers import EPOCHS, PyGCaptum, PyGGNNExplainer
 from side_by_side.tasks import Task, middle_of_parts
 from skgnnx import Explanations
 from skgnnx.explainers.base import BaseExplainer
 
 ENOUGH_SECONDS, MOST_REPEATS = 10.0, 3
+Peer = PyGGNNExplainer | PyGCaptum | OneCallEach
+
+
+class HasOurs(Protocol):
+    """A case, as far as our side of it goes."""
+
+    def ours(self, task: Task) -> BaseExplainer:
+        """Return our explainer."""
 
 
 @dataclass
@@ -34,7 +43,7 @@ class Case:
         Ours.
     given : dict
         Parameters of ours, equal to what the peer does.
-    peer : PyGGNNExplainer or PyGCaptum
+    peer : PyGGNNExplainer, PyGCaptum, OneCallEach or BatchesOfOne
         The peer.
     must, aim : float or None
         Ratios asked for.
@@ -76,7 +85,7 @@ class Case:
         """Return one row."""
         task = self.task(toy).to(device)
         initial = self.initial(task)
-        sizes = np.array([len(scored["edge"][1]) for scored in initial])
+        sizes = np.array([num_edges(scored, task, i) for i, scored in enumerate(initial)])
         by_size = np.argsort(sizes, kind="stable")
         few = task.take(by_size[middle_of_parts(len(task), 1 if toy else self.timed)])
         start = self.initial(few)
@@ -128,8 +137,15 @@ class Case:
         return self.difference(task, [one_of_peer(self.peer, task, i, start)[1] for i in range(len(task))])
 
 
+def num_edges(scored: Scored, task: Task, i: int) -> int:
+    """Return the size of a computation graph, that of the whole graph where edges are not scored."""
+    return len(scored["edge"][1]) if "edge" in scored else task.graph(i).num_edges
+
+
 def peer_cost(peer: Peer, task: Task, start: list[Scored]) -> tuple[Cost, list[Whole]]:
     """Return the median cost per instance with all epochs, and the masks after those that were run."""
+    if isinstance(peer, BatchesOfOne):
+        return peer.cost(task)
     costs, masks = zip(*(one_of_peer(peer, task, i, start) for i in range(len(task))), strict=True)
     median = {name: float(np.median([vars(cost)[name] for cost in costs])) for name in vars(costs[0])}
     return Cost(**median | {"peak_megabytes": max(cost.peak_megabytes for cost in costs)}), list(masks)
@@ -151,7 +167,7 @@ def one_of_peer(peer: Peer, task: Task, i: int, start: list[Scored]) -> tuple[Co
     return cost, masks
 
 
-def our_costs(case: Case, task: Task, repeats: int) -> tuple[list[Cost], Cost, Explanations]:
+def our_costs(case: HasOurs, task: Task, repeats: int) -> tuple[list[Cost], Cost, Explanations]:
     """Return the costs of some runs, the cheapest first, that of making instances, and the result.
 
     Every run starts from new instances, so each indexes its graphs again.

@@ -22,7 +22,7 @@ def scored_entries(explainer: BaseExplainer, task: Task) -> list[Scored]:
 
     def recorded(gnn: OpenBox, batch: GraphBatch, seed: int) -> Masks:
         masks = explain_batch(gnn, batch, seed)
-        for kind in ("edge", "feature", "node_feature"):
+        for kind in ("edge", "node", "feature", "node_feature"):
             values = getattr(masks, kind)
             if values is not None:
                 ids = _ids(batch, kind)
@@ -45,7 +45,7 @@ def _ids(batch: GraphBatch, kind: str) -> list[np.ndarray] | None:
 def spread_out(scored: Scored, task: Task, i: int, elsewhere: float) -> Whole:
     """Return masks over the whole graph of an instance, with the same value everywhere else."""
     graph = task.graph(i)
-    shapes = {"edge": (graph.num_edges,), "node_feature": tuple(graph.x.shape)}
+    shapes = {"edge": (graph.num_edges,), "node": (graph.num_nodes,), "node_feature": tuple(graph.x.shape)}
     found = {}
     for kind, (ids, values) in scored.items():
         if ids is not None:

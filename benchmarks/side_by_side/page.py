@@ -9,15 +9,16 @@ Row = dict[str, Any]
 LEGEND = """\
 Seconds are per instance: processor time of the one thread that either side has (wall time on a GPU). Ours is one call
 over all instances, the median of up to three, divided by their number; index, extraction and the proof of every cut
-are in it, making `Instances` once is told apart. PyG explains one instance at a time, before and after ours; its
-figure is the median of a few instances spread over the sizes of computation graphs. *Must* and *aim* are the ratios
-asked for. The difference is the largest of any entry of any mask, as a share of the largest entry, over whole graphs,
-from equal initial masks where a method has them."""
+are in it, making `Instances` once is told apart. The peer, which is PyG unless the case says otherwise, explains one
+instance at a time, before and after ours; its figure is the median of a few instances spread over the sizes of
+computation graphs. *Must* and *aim* are the ratios asked for. The difference is the largest of any entry of any mask,
+as a share of the largest entry, over whole graphs, from equal initial masks where a method has them. Where walks are
+listed, they are the instances, and the peer's figure is the mean of a few spread over their ranks."""
 COUNTS = """\
 The second table holds counts, which do not depend on the machine's load, and memory. *Edges* are those of the mean
-computation graph, and those that PyG's network sees; *forwards* are runs of the network, ours for all instances
-together (probes, proofs and what is done again from a tape included), PyG's for one; *edge visits* are the edges in
-all these runs, per instance.
+computation graph, and those that the peer's network sees; *forwards* are runs of the network, ours for all instances
+together (probes, proofs and what is done again from a tape included), the peer's for one; *edge visits* are the edges
+in all these runs, per instance.
 Memory is of the process, before ours and at most."""
 Columns = dict[str, Callable[[Row], str]]
 TIMES: Columns = {
@@ -25,7 +26,7 @@ TIMES: Columns = {
     "instances": lambda row: str(row["instances"]),
     "ours, s": lambda row: short(row["ours s"]),
     "`Instances`, s": lambda row: short(row["Instances s"]),
-    "PyG, s, before / after": lambda row: f"{short(row['peer s before'])} / {short(row['peer s after'])}",
+    "peer, s, before / after": lambda row: f"{short(row['peer s before'])} / {short(row['peer s after'])}",
     "ratio": lambda row: f"**{short(row['ratio'])}**",
     "must": lambda row: short(row["must"]),
     "aim": lambda row: short(row["aim"]),
@@ -34,11 +35,11 @@ TIMES: Columns = {
 }
 WORK: Columns = {
     "case": lambda row: row["case"],
-    "edges, ours / PyG": lambda row: f"{short(row['edges'])} / {short(row['peer edges'])}",
+    "edges, ours / peer": lambda row: f"{short(row['edges'])} / {short(row['peer edges'])}",
     "forwards": lambda row: f"{row['forwards']} / {short(row['peer forwards'])}",
     "edge visits": lambda row: f"{short(row['edge visits'])} / {short(row['peer edge visits'])}",
     "ours, ms per 1000 edges": lambda row: short(1e6 * row["ours s"] / max(row["edges"], 1)),
-    "MB before, ours, PyG": lambda row: " / ".join(short(row[k]) for k in ("start MB", "peak MB", "peer peak MB")),
+    "MB before, ours, peer": lambda row: " / ".join(short(row[k]) for k in ("start MB", "peak MB", "peer peak MB")),
 }
 
 

@@ -81,15 +81,18 @@ class FromGivenMasks(GNNExplainer):
 
 @dataclass
 class PyGCaptum:
-    """PyG's bridge to captum, for edges.
+    """PyG's bridge to captum.
 
     Parameters
     ----------
     method : str
         Name of the class in captum.
+    mask : {"edge", "node_feature"}
+        What is scored.
     """
 
     method: str
+    mask: str = "edge"
     epochs_run: ClassVar[int] = EPOCHS
     is_extrapolated: ClassVar[bool] = False
 
@@ -98,23 +101,26 @@ class PyGCaptum:
         graph, usual = task.graph(i), torch.get_default_dtype()
         torch.set_default_dtype(graph.x.dtype)  # the type of the gates that PyG makes
         try:
-            return pyg_masks(task.network, CaptumExplainer(self.method), graph, task.node(i), None)
+            edge, node = ("object", None) if self.mask == "edge" else (None, NODE_MASKS[self.mask])
+            return pyg_masks(task.network, CaptumExplainer(self.method), graph, task.node(i), node, edge)
         finally:
             torch.set_default_dtype(usual)
 
 
-Peer = PyGGNNExplainer | PyGCaptum
-
-
 def pyg_masks(
-    network: nn.Module, algorithm: ExplainerAlgorithm, graph: Data, node: int | None, node_mask_type: str | None
+    network: nn.Module,
+    algorithm: ExplainerAlgorithm,
+    graph: Data,
+    node: int | None,
+    node_mask_type: str | None,
+    edge_mask_type: str | None = "object",
 ) -> Whole:
     """Return PyG's masks of one prediction."""
     explainer = Explainer(
         network,
         algorithm,
         explanation_type="model",
-        edge_mask_type="object",
+        edge_mask_type=edge_mask_type,
         node_mask_type=node_mask_type,
         model_config={
             "mode": "multiclass_classification",
@@ -124,7 +130,7 @@ def pyg_masks(
     )
     given: dict[str, Any] = {} if node is None else {"index": node}
     explanation = explainer(graph.x, graph.edge_index, **given)
-    found = {"edge": explanation.edge_mask.detach().cpu().numpy()}
+    found = {} if edge_mask_type is None else {"edge": explanation.edge_mask.detach().cpu().numpy()}
     if node_mask_type is not None:
         kind = "feature" if node_mask_type == "common_attributes" else "node_feature"
         values = explanation.node_mask.detach().cpu().numpy()
