@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 import torch
+from torch import Tensor
 
 from skgnnx.blackbox import OpenBox
 from skgnnx.blackbox.gathering import Masks
 from skgnnx.blackbox.open_box import of_targets
 from skgnnx.blackbox.pooled_head import PooledHead, pooled_head
+from skgnnx.blackbox.relevance import RelevancePass, Rules, Surrogate
 from skgnnx.explainers.backward import BackwardExplainer
 from skgnnx.explainers.base import explainer
 from skgnnx.graphs.batch import GraphBatch
@@ -43,7 +45,8 @@ class CAM(BackwardExplainer):
     Notes
     -----
     ``E.score`` and ``E.bias`` hold the explained score of each instance and the bias of its class. Predictions about
-    nodes or links are refused: a Linear on the state of one node leaves everything to that node.
+    nodes or links are refused, because a Linear on the state of one node leaves everything to that node, unless scores
+    of nodes come out of the last graph convolution: then what goes into it is scored, with attention as it is.
 
     Zhou et al., "Learning Deep Features for Discriminative Localization", CVPR 2016; for graphs Pope et al.,
     "Explainability Methods for Graph Convolutional Neural Networks", CVPR 2019. Other parameters are those of
@@ -66,21 +69,32 @@ class CAM(BackwardExplainer):
     masks_: ClassVar[tuple[str, ...]] = ("node",)
     taxonomy: ClassVar[Taxonomy] = Taxonomy(family="gradients", tasks=("graph",), states=True, remainder="bias")
 
-    def _forward(self, gnn: OpenBox, batch: GraphBatch) -> PooledHead:
-        if batch.X.level != "graph":
+    def _forward(self, gnn: OpenBox, batch: GraphBatch) -> PooledHead | RelevancePass:
+        if batch.X.level == "graph":
+            return pooled_head(gnn, batch)
+        passed = Surrogate(gnn, Rules("zero")).pass_forward(batch) if batch.X.level == "node" else None
+        if passed is None or not passed.ends_in_layer:
             raise TypeError(
                 f"CAM explains predictions about graphs: without a pooling {gnn.name} leaves all of the score to the "
                 f"explained {batch.X.level}. Got {batch.X.level} instances; use GradCAM, whose variant='hirescam' goes "
                 "back to the inputs of the layers."
             )
-        return pooled_head(gnn, batch)
+        return passed
 
-    def _backward(self, gnn: OpenBox, batch: GraphBatch, passed: PooledHead) -> Masks:
+    def _backward(self, gnn: OpenBox, batch: GraphBatch, passed: PooledHead | RelevancePass) -> Masks:
+        if isinstance(passed, RelevancePass):
+            found = passed.relevances(batch.targets)
+            node, score = found.states[-2], found.score
+            bias = score - batch.sum_nodes(node)
+        else:
+            node = self._shares(batch, passed)
+            score, bias = of_targets(passed.scores, batch.targets), passed.bias[batch.targets]
+        extras = {"score": score.tolist(), "bias": bias.tolist(), "path": gnn.plain_path(batch)}
+        return Masks(node=node.clamp_min(0) if self.relu else node, extras=extras)
+
+    def _shares(self, batch: GraphBatch, passed: PooledHead) -> Tensor:
         shares = [
             block.states.value if self.paper_scale and block.pool == "mean" else block.shares(batch)
             for block in passed.blocks
         ]
-        node = (torch.cat(shares, dim=1) * passed.weight[batch.targets][batch.node_instance]).sum(dim=1)
-        score, bias = of_targets(passed.scores, batch.targets), passed.bias[batch.targets]
-        extras = {"score": score.tolist(), "bias": bias.tolist(), "path": gnn.plain_path(batch)}
-        return Masks(node=node.clamp_min(0) if self.relu else node, extras=extras)
+        return (torch.cat(shares, dim=1) * passed.weight[batch.targets][batch.node_instance]).sum(dim=1)

@@ -5,7 +5,8 @@ import pytest
 import torch
 from pooled_networks import CONVS, FUNCTIONS, WIRINGS, Pooling, graphs, made
 from torch import nn
-from torch_geometric.nn import GraphConv, Set2Set, global_add_pool, global_max_pool, global_mean_pool
+from torch_geometric.data import Data
+from torch_geometric.nn import GATConv, GCNConv, GraphConv, Set2Set, global_add_pool, global_max_pool, global_mean_pool
 
 from skgnnx import CAM, Instances
 from skgnnx.testing import example
@@ -234,3 +235,37 @@ def test_categories_can_be_explained():
     E = CAM(made(Categories)).explain(Instances.from_graphs(data))
     for i in range(len(data)):
         assert E[i].sum() == pytest.approx(E.score[i] - E.bias[i], rel=1e-5, abs=1e-5)
+
+
+@pytest.mark.parametrize("conv", [GCNConv, GraphConv, GATConv], ids=lambda conv: conv.__name__)
+def test_a_last_layer_that_gives_the_logits_is_shared_out_among_its_neighbours(conv):
+    """By hand: gradient times input at the last layer, with attention kept; the rest is its bias."""
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.last = GraphConv(3, 4), conv(4, 2)
+
+        def forward(self, x, edge_index):
+            return self.last(self.first(x, edge_index).relu(), edge_index)
+
+    torch.manual_seed(0)
+    net = Net().double().eval()
+    nn.init.normal_(net.last.bias if conv is not GraphConv else net.last.lin_rel.bias)
+    edges = torch.tensor([[0, 1, 2, 3, 4, 0, 2], [1, 2, 3, 4, 0, 2, 0]])
+    data = Data(x=torch.rand(5, 3, dtype=torch.float64), edge_index=edges)
+    E = CAM(net).explain(Instances.from_nodes(data, [2, 4], target=1))
+    with torch.no_grad():
+        hidden = net.first(data.x, edges).relu()
+        bias = net.last(torch.zeros_like(hidden), edges)[:, 1]
+        score = net.last(hidden, edges)[:, 1]
+        for i, node in enumerate([2, 4]):
+            np.testing.assert_allclose(E[i].sum(), score[node] - bias[node], atol=1e-6)
+            np.testing.assert_allclose(E.bias[i], bias[node], atol=1e-6)
+            assert set(np.flatnonzero(E[i])) <= {node, *edges[0][edges[1] == node].tolist()}
+            for other in range(5):
+                if conv is not GATConv:  # linear as it is: taking one node's state away takes its share away
+                    alone = torch.zeros_like(hidden)
+                    alone[other] = hidden[other]
+                    expected = net.last(alone, edges)[node, 1] - bias[node]
+                    np.testing.assert_allclose(E[i][other], expected, atol=1e-6)

@@ -69,10 +69,21 @@ class RelevancePass:
     gates : Tensor of shape (L, E + N) or None
     scores : Tensor of shape (B, T)
         Scores of all targets.
+    ends_in_layer : bool
+        True if the scores come out of the last graph convolution, and nothing follows.
     """
 
-    def __init__(self, batch: GraphBatch, run: SurrogateRun, x: Tensor, gates: Tensor | None, scores: Tensor) -> None:
+    def __init__(
+        self,
+        batch: GraphBatch,
+        run: SurrogateRun,
+        x: Tensor,
+        gates: Tensor | None,
+        scores: Tensor,
+        ends_in_layer: bool = False,
+    ) -> None:
         self.batch, self.run, self.x, self.gates, self.scores = batch, run, x, gates, scores
+        self.ends_in_layer = ends_in_layer
 
     def relevances(self, targets: Tensor | None) -> Relevances:
         """Return the relevances of each instance's target."""
@@ -193,7 +204,8 @@ class Surrogate:
         except RefusalError as error:
             raise TypeError(f"{error}; use InputXGradient or IntegratedGradients.") from None
         layout.note(run.convs, run.blocks, run.is_last_output(argument))
-        return RelevancePass(batch, run, x, gates, head_scores(kind, self.gnn.plain_rows(argument, batch)))
+        scores = head_scores(kind, self.gnn.plain_rows(argument, batch))
+        return RelevancePass(batch, run, x, gates, scores, run.boundaries.is_last(argument))
 
     @property
     def layout(self) -> Layout:
