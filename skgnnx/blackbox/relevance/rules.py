@@ -47,9 +47,9 @@ class Rule(NamedTuple):
 
     Parameters
     ----------
-    kind : {"zero", "epsilon", "gamma", "zplus", "mass", "contrast"}
-        "mass" hands a unit's relevance of 1, whatever its value, to the positive contributions; "contrast" takes from
-        that what the negative ones would get.
+    kind : {"zero", "epsilon", "gamma", "zplus", "mass", "against"}
+        "mass" hands a unit's relevance of 1, whatever its value, to the positive contributions; "against" hands it to
+        the negative ones.
     size : float
         The gamma or the epsilon.
     """
@@ -60,7 +60,7 @@ class Rule(NamedTuple):
     @property
     def needs_signs(self) -> bool:
         """True if positive and negative contributions are treated apart."""
-        return self.kind in ("zplus", "mass", "contrast") or (self.kind == "gamma" and self.size > 0)
+        return self.kind in ("zplus", "mass", "against") or (self.kind == "gamma" and self.size > 0)
 
     def __str__(self) -> str:
         return f"{self.kind} {self.size:g}" if self.kind in ("gamma", "epsilon") else self.kind
@@ -73,7 +73,7 @@ class Rule(NamedTuple):
         value = value.detach()
         ways = _WAYS[self.kind](self, value, given)
         flowing = torch.zeros_like(value)
-        rest = torch.zeros_like(value) if self.kind in ("mass", "contrast") else value
+        rest = torch.zeros_like(value) if self.kind in ("mass", "against") else value
         for way, ratio in ways:
             ratio = ratio.detach()
             flowing = flowing + (way - way.detach()) * ratio
@@ -85,7 +85,7 @@ class Rule(NamedTuple):
 
     def _keeps_all(self, given: Contributions) -> bool:
         """Return True if inputs get everything: the rest is rounding."""
-        return self.kind in ("mass", "contrast") or (self.kind in ("zero", "gamma") and given.bias is None)
+        return self.kind in ("mass", "against") or (self.kind in ("zero", "gamma") and given.bias is None)
 
 
 Ways = list[tuple[Tensor, Tensor]]
@@ -111,16 +111,26 @@ def _gamma(rule: Rule, value: Tensor, given: Contributions) -> Ways:
 
 
 def _zplus(rule: Rule, value: Tensor, given: Contributions) -> Ways:
-    return [(given.positive, _ratio(value, given.positive))]  # type: ignore[list-item, arg-type]
+    return [(_positive(given), _ratio(value, _told(_positive(given), given)))]
 
 
 def _mass(rule: Rule, value: Tensor, given: Contributions) -> Ways:
-    return [(given.positive, _ratio(torch.ones_like(value), given.positive))]  # type: ignore[list-item, arg-type]
+    return [(_positive(given), _ratio(torch.ones_like(value), _told(_positive(given), given)))]
 
 
-def _contrast(rule: Rule, value: Tensor, given: Contributions) -> Ways:
-    against = given.negative
-    return [*_mass(rule, value, given), (against, -_ratio(torch.ones_like(value), against))]
+def _against(rule: Rule, value: Tensor, given: Contributions) -> Ways:
+    return [(given.negative, _ratio(torch.ones_like(value), _told(given.negative, given)))]
+
+
+def _positive(given: Contributions) -> Tensor:
+    return given.total if given.positive is None else given.positive
+
+
+def _told(part: Tensor, given: Contributions) -> Tensor:
+    """Return the contributions of one sign, 0 where they are no more than the rounding of those of the other."""
+    part = part.detach()
+    size = torch.maximum(_positive(given).detach(), -given.negative.detach())
+    return torch.where(part.abs() <= 8 * torch.finfo(part.dtype).eps * size, 0.0, part)
 
 
 _WAYS: dict[str, Callable[[Rule, Tensor, Contributions], Ways]] = {
@@ -129,7 +139,7 @@ _WAYS: dict[str, Callable[[Rule, Tensor, Contributions], Ways]] = {
     "gamma": _gamma,
     "zplus": _zplus,
     "mass": _mass,
-    "contrast": _contrast,
+    "against": _against,
 }
 
 
