@@ -6,6 +6,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import pytest
 
 from skgnnx import Explanations
 
@@ -36,4 +37,23 @@ def test_quickstart(tmp_path, capsys):
         E = Explanations.load(folder / "GNNExplainer_tuned.npz")
         assert (E.kind, E.explainer) == ("edge", "GNNExplainer")
         assert E.instances.truth["node"][0] is not None
+    assert plt.get_fignums() == []
+
+
+def test_benzene_atoms(tmp_path, capsys):
+    example = load_example("benzene_atoms")
+    table = example.main(["--toy", "--output", str(tmp_path)])
+    printed = capsys.readouterr().out
+    assert table["network"].unique().tolist() == list(example.NETWORKS) == ["bond types", "no bond types"]
+    assert table.groupby("network")["explainer"].apply(list).tolist() == [list(example.explainers(None))] * 2
+    assert all(f"| {name} " in printed for name in table["explainer"])
+    assert np.isfinite(table.drop(columns=["network", "explainer"])).all(axis=None)
+    assert table["atom ROC-AUC"].between(0, 1).all()
+    sees_bonds = table[table["network"] == "bond types"].set_index("explainer")["atom ROC-AUC"]
+    assert sees_bonds["CAM"] > sees_bonds["random"] + 0.2
+    assert sees_bonds["LRP"] == pytest.approx(sees_bonds["GNNLRP, first atoms"], abs=1e-3)  # walks by their first node
+    assert sees_bonds["CAM"] == pytest.approx(sees_bonds["GradCAM, hirescam"], abs=1e-3)
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "table.csv"), table)
+    for network in ("bond_types", "no_bond_types"):
+        assert (tmp_path / f"atoms_{network}.png").stat().st_size > 10_000
     assert plt.get_fignums() == []
