@@ -25,7 +25,7 @@ def check_sums(factory: Factory) -> None:
     """The scores of the nodes and the remainder sum to ``E.score``, which is what the model says before its softmax.
 
     For methods whose tag `remainder` names where they leave the rest: the share of biases, or the score at a baseline.
-    A sum that is off may be so by no more than ``E.completeness_gap`` says, where a method tells it.
+    A sum that is off may be so by no more than ``E.completeness_gap`` or ``E.gap`` says, where a method tells it.
 
     Parameters
     ----------
@@ -44,17 +44,13 @@ def check_sums(factory: Factory) -> None:
         require("score" in E.extras and remainder in E.extras, explainer, f"E must hold 'score' and {remainder!r}.")
         score, rest = np.array(E.extras["score"]), np.array(E.extras[remainder])
         own = _scores(model, X, E.targets)
-        told = E.extras.get("completeness_gap", [0.0] * len(X))
+        told = np.abs(E.extras.get("completeness_gap", E.extras.get("gap", [0.0] * len(X))))
         for i in range(len(X)):
             values = np.asarray(E[i], dtype=np.float64)
             size = max(1.0, abs(score[i]), abs(rest[i]), float(np.abs(values).sum()))
             gap = abs(values.sum() + rest[i] - score[i])
-            require(
-                gap <= ROUNDING * size + told[i],
-                explainer,
-                f"Scores and {remainder!r} must sum to the score.",
-                f"{gap:.2g} more",
-            )
+            law = f"Scores and {remainder!r} must sum to the score."
+            require(gap <= ROUNDING * size + told[i], explainer, law, f"a difference of {gap:.2g}")
             gap = abs(own[i] - score[i])
             require(gap <= ROUNDING * size, explainer, "E.score must be the model's own score.", f"{gap:.2g} off")
 

@@ -41,7 +41,7 @@ class Relevances(NamedTuple):
     gap : Tensor of shape (B,)
         What is missing: score - x - bias, rounding only where relevance is conserved.
     size : Tensor of shape (B,)
-        Sum of absolute relevances.
+        Largest sum of absolute relevances at a boundary, or of biases.
     states : list of Tensor of shape (N,)
         Relevance of the state of each node that goes into each graph convolution, and that comes out of the last.
     """
@@ -94,8 +94,13 @@ class RelevancePass:
         slopes = _slopes(score, asked)
         shared = [_product(value, slope) for value, slope in zip(asked, slopes, strict=True)]
         x, after = shared[0], 1 + len(gates) + len(states)
-        total, size = (self.batch.sum_nodes(values.flatten(1).sum(1)) for values in (x, x.abs()))
         bias = run.shares.sums(slopes[after:], score.dtype)
+        total = self.batch.sum_nodes(x.flatten(1).sum(1))
+        # What flows through a layer may be much larger than what it sums up to, and rounds accordingly.
+        nodes = [x, *(values for values in shared[1 + len(gates) : after] if len(values) == len(x))]
+        flows = [self.batch.sum_nodes(values.abs().flatten(1).sum(1)) for values in nodes]
+        flows.append(run.shares.sums([None if slope is None else slope.abs() for slope in slopes[after:]], score.dtype))
+        size = torch.stack(flows).amax(0)
         if not run.shares.are_clear or bool(_is_lost(score.detach() - total - bias, score, size).any()):
             bias = run.shares.sums_by_code(
                 slopes[after:], lambda codes: _slopes(score * codes, asked)[after:], score.dtype
