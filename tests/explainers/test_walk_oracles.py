@@ -1,5 +1,6 @@
 """Relevance of walks against dense formulas, block by block, and against one pass per walk."""
 
+import importlib
 from itertools import product
 
 import numpy as np
@@ -192,3 +193,46 @@ def test_odd_graphs_have_their_walks():
         E = every_walk(model, X, rule="zero")
         for i in range(len(X)):
             check_walks(E, i, one_pass_per_walk(model, X[i].graph, 1))
+
+
+STEPS, CUTS = (importlib.import_module(f"skgnnx.blackbox.relevance.{name}") for name in ("transitions", "cut_pass"))
+
+
+@pytest.mark.parametrize("largest", [1, 200, 2000, 2**24])
+@pytest.mark.parametrize("asked", ["targets", "sources", "as it pays"])
+def test_nodes_are_asked_in_any_way_and_any_portions(asked, largest, monkeypatch):
+    """A hub is a source of so many targets that it is asked about itself."""
+    leaves = torch.arange(1, 10)
+    data = graph(n=10)
+    data.edge_index = torch.stack([torch.cat([0 * leaves, leaves]), torch.cat([leaves, 0 * leaves])])
+    if asked != "as it pays":
+        monkeypatch.setattr(STEPS, "hubs", lambda *given: np.full(10, asked == "sources"))
+    for module in (STEPS, CUTS):
+        monkeypatch.setattr(module, "LARGEST", largest)
+    for kind in ("gin", "gcn"):
+        model = chain(kind, 2, width=4)
+        E = every_walk(model, Instances.from_graphs([data], target=1), gamma=0.5)
+        expected = by_blocks(model, data, 1, [0.5, 0.5], kind)
+        check_walks(E, 0, expected)
+        inside = [walk for walk in expected if max(walk) < 5]
+        np.testing.assert_allclose(E.subgraph_relevance([range(5)])[0], [sum(expected[walk] for walk in inside)])
+
+
+def test_hubs_are_the_sources_of_most_targets():
+    loops, leaves = np.arange(40), np.arange(1, 40)
+    source, target = (np.concatenate(parts) for parts in ((loops, 0 * leaves, leaves), (loops, leaves, 0 * leaves)))
+    for given in (8, 1):
+        assert np.flatnonzero(STEPS.hubs(source, target, 40, 8, given)).tolist() == [0]
+    assert not STEPS.hubs(loops, loops, 40, 8, 8).any()
+    assert STEPS.hubs(loops, loops, 40, 8, 1).all()
+
+
+def test_nodes_of_one_colour_have_no_source_in_common():
+    random = np.random.default_rng(0)
+    for size in (1, 6, 30):
+        matrix = random.random((size, size)) < 0.2
+        source, target = matrix.nonzero()
+        colour = STEPS.colours(source, target, size)
+        for c in range(colour.max(initial=-1) + 1):
+            assert matrix[:, colour == c].sum(1).max() <= 1
+        np.testing.assert_array_equal(colour < 0, ~matrix.any(0))

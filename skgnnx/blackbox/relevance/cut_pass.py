@@ -47,17 +47,31 @@ class CutPass:
         """Send weights (K, N, d) of the states at boundary `step` to those of the boundary before."""
         return _products(self.before[step], self.states[step - 1], weights)
 
+    def forth(self, step: int, given: Tensor) -> Tensor:
+        """Send what is given (K, N, d) to the states at the boundary before `step` on to those at it."""
+        return _forward_products(self.before[step], self.states[step - 1], given)
+
+    def inputs(self) -> Tensor:
+        """Return what is known of each node, as it reaches the states at boundary 0 (1, N, d)."""
+        x = self.passed.x
+        given = x.detach().unsqueeze(0)
+        return given if self.before[0] is x else _forward_products(self.before[0], x, given)
+
     def at_nodes(self, weights: Tensor) -> Tensor:
         """Return the relevance (K, N) of what is known of each node, given weights at boundary 0."""
         x = self.passed.x
         own = self.before[0] is x
         sent = weights if own else _products(self.before[0], x, weights)
-        return (sent * x.detach()).flatten(2).sum(2)
+        return (sent * x.detach()).reshape(*sent.shape[:2], -1).sum(2)
 
     def of_subsets(self, targets: Tensor | None, weights: Tensor) -> Tensor:
         """Return the relevance (K, N) by first node of all walks, each times the weights (K, N) of what it visits."""
-        factor = weights.unsqueeze(-1)
-        sent = self.behind(targets) * factor
+        last = self.behind(targets)
+        size = max(1, LARGEST // max(last.numel(), 1))
+        return torch.cat([self._of_subsets(last, part.unsqueeze(-1)) for part in weights.split(size)])
+
+    def _of_subsets(self, last: Tensor, factor: Tensor) -> Tensor:
+        sent = last * factor
         for step in range(self.num_steps, 0, -1):
             sent = self.back(step, sent) * factor
         return self.at_nodes(sent)
@@ -138,6 +152,16 @@ def _products(output: Tensor, given: Tensor, weights: Tensor) -> Tensor:
     size = max(1, LARGEST // max(output.numel() + given.numel(), 1))
     parts = [_product(output, given, part) for part in weights.split(size)]
     return torch.cat(parts) if parts else weights.new_zeros(0, *given.shape)
+
+
+def _forward_products(output: Tensor, given: Tensor, changes: Tensor) -> Tensor:
+    """Return how an output changes (K, ...) with a tensor, for K changes of it: the gradient of a gradient."""
+    weights = torch.zeros_like(output, requires_grad=True)
+    if output.requires_grad:
+        (sent,) = torch.autograd.grad(output, given, weights, create_graph=True, allow_unused=True)
+        if sent is not None and sent.requires_grad:
+            return _products(sent, weights, changes)
+    return changes.new_zeros(len(changes), *output.shape)
 
 
 def _product(output: Tensor, given: Tensor, weights: Tensor) -> Tensor:

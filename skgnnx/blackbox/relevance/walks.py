@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import count
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -42,8 +41,10 @@ class Walks:
         by_nodes = np.lexsort(self.nodes.T[::-1])
         scores = self.scores[by_nodes]
         key = np.abs(scores) if rank_by == "abs" else scores
-        order = by_nodes[rank_order(key.astype(np.float64), np.array([0, len(key)]))[:k]]
-        return Walks(self.nodes[order], self.scores[order], self.is_exact, self.bound)
+        order = rank_order(key.astype(np.float64), np.array([0, len(key)]))
+        rest = float(key[order[len(order) if k is None else k :]].max(initial=0))
+        order = by_nodes[order[:k]]
+        return Walks(self.nodes[order], self.scores[order], self.is_exact, max(self.bound, rest))
 
 
 def num_walks(steps: list[Transitions], starts: np.ndarray) -> np.ndarray:
@@ -69,13 +70,23 @@ def all_walks(steps: list[Transitions], last: Tensor, ends: np.ndarray) -> Walks
     ends : ndarray of int
         Where walks end.
     """
-    nodes, weights = ends[:, None], last[torch.from_numpy(ends)]
+    nodes, weights = ends[:, None], last[torch.from_numpy(ends).to(last.device)]
     for step in reversed(steps):
         pairs, position = step.into(nodes[:, 0])
         nodes = np.concatenate([step.source[pairs, None], nodes[position]], axis=1)
-        block, given = step.block[torch.from_numpy(pairs)], weights[torch.from_numpy(position)]
+        rows, given = (torch.from_numpy(at).to(last.device) for at in (pairs, position))
+        block, given = step.block[rows], weights[given]
         weights = (given * block).sum(1) if block.dim() == 2 else torch.einsum("pk,pkc->pc", given, block)
     return Walks(nodes, weights.detach().cpu().numpy().astype(np.float64))
+
+
+class _Family(NamedTuple):
+    """Suffixes that differ in their first node, of which the larger ones come first; the others wait for them."""
+
+    rest: tuple[int, ...]
+    first: list[int]
+    size: list[float]
+    weights: np.ndarray
 
 
 class WalkSearch:
@@ -117,45 +128,47 @@ class WalkSearch:
         max_expansions : int >= 1
             Suffixes that are continued before the search is stopped.
         """
-        weights = last.detach().cpu().numpy().astype(np.float64)
-        number = count()
-        heap: list[tuple[float, int, tuple[int, ...], Any]] = []
-        heap += [(-self._bound(len(self.steps), n, weights[n]), next(number), (int(n),), weights[n]) for n in ends]
-        heapq.heapify(heap)
+        number, expanded = count(), 0
+        heap: list[tuple[float, int, _Family, int]] = []
         found: list[tuple[tuple[int, ...], float]] = []
-        expanded = 0
-        while heap:
-            bound, _, nodes, given = heap[0]
-            if -bound <= 0 or (len(found) >= k and -bound < abs(found[k - 1][1]) * (1 - TIE)):
-                break
-            if len(nodes) <= len(self.steps) and expanded == max_expansions:
+
+        def push(family: _Family, at: int) -> None:
+            if at < len(family.size):
+                heapq.heappush(heap, (-family.size[at], next(number), family, at))
+
+        weights = last.detach().cpu().numpy().astype(np.float64)[ends]
+        push(self._family((), ends, weights, rank_by), 0)
+        while heap and (len(found) < k or -heap[0][0] >= abs(found[k - 1][1]) * (1 - TIE)):
+            _, _, family, at = heap[0]
+            nodes, is_walk = (family.first[at], *family.rest), len(family.rest) == len(self.steps)
+            if not is_walk and expanded == max_expansions:
                 break
             heapq.heappop(heap)
-            if len(nodes) > len(self.steps):
-                found.append((nodes, float(given)))
-                continue
-            expanded += 1
-            for size, further, weight in self._continued(nodes, given, rank_by):
-                heapq.heappush(heap, (-size, next(number), further, weight))
-        is_over = not heap or -heap[0][0] <= 0 or len(found) >= k
-        shape = (len(found), len(self.steps) + 1)
-        walks = np.array([nodes for nodes, _ in found], dtype=np.int64).reshape(shape)
-        return Walks(walks, np.array([score for _, score in found]), is_over, max(-heap[0][0], 0.0) if heap else 0.0)
-
-    def _bound(self, boundary: int, node: int, weights: np.ndarray) -> float:
-        return float(np.abs(weights) @ self._bounds[boundary - 1][node])
-
-    def _continued(
-        self, nodes: tuple[int, ...], given: np.ndarray, rank_by: str
-    ) -> Iterator[tuple[float, tuple[int, ...], np.ndarray]]:
-        """Yield a suffix with one more node before it, in every way, each with a bound on its walks."""
-        boundary = len(self.steps) + 1 - len(nodes)
-        step, block = self.steps[boundary - 1], self._blocks[boundary - 1]
-        for pair in range(step.ptr[nodes[0]], step.ptr[nodes[0] + 1]):
-            source = int(step.source[pair])
-            weights = given @ block[pair]
-            if boundary == 1:
-                size = float(weights) if rank_by == "positive" else abs(float(weights))
+            push(family, at + 1)
+            if is_walk:
+                found.append((nodes, float(family.weights[at])))
             else:
-                size = self._bound(boundary - 1, source, weights)
-            yield size, (source, *nodes), weights
+                expanded += 1
+                push(self._continued(nodes, family.weights[at], rank_by), 0)
+        walks = np.array([nodes for nodes, _ in found], dtype=np.int64).reshape(len(found), len(self.steps) + 1)
+        is_exact = not heap or len(found) >= k
+        return Walks(walks, np.array([score for _, score in found]), is_exact, -heap[0][0] if heap else 0.0)
+
+    def _continued(self, nodes: tuple[int, ...], given: np.ndarray, rank_by: str) -> _Family:
+        """Return a suffix with one more node before it, in every way."""
+        boundary = len(self.steps) + 1 - len(nodes)
+        step = self.steps[boundary - 1]
+        pairs = slice(step.ptr[nodes[0]], step.ptr[nodes[0] + 1])
+        weights = np.tensordot(self._blocks[boundary - 1][pairs], given, (1, 0))
+        return self._family(nodes, step.source[pairs], weights, rank_by)
+
+    def _family(self, rest: tuple[int, ...], first: np.ndarray, weights: np.ndarray, rank_by: str) -> _Family:
+        """Return suffixes whose walks may have relevance, with the bounds on it."""
+        boundary = len(self.steps) - len(rest)
+        if boundary == 0:
+            size = weights if rank_by == "positive" else np.abs(weights)
+        else:
+            size = np.einsum("nk,nk->n", np.abs(weights), self._bounds[boundary - 1][first])
+        order = np.argsort(-size, kind="stable")
+        order = order[: np.count_nonzero(size > 0)]
+        return _Family(rest, first[order].tolist(), size[order].tolist(), weights[order])
