@@ -8,12 +8,14 @@ with the true rings. Prints a table, and leaves it in the output folder with pic
 """
 
 import argparse
+import io
 import time
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from rdkit.Chem.Draw.rdMolDraw2D import MolDraw2DCairo
 
 from skgnnx import (
     CAM,
@@ -28,6 +30,7 @@ from skgnnx import (
 )
 from skgnnx.datasets import load_benzene
 from skgnnx.inspection import ExplanationDisplay
+from skgnnx.inspection.molecules import find_molecule
 from skgnnx.metrics import fidelity_minus, fidelity_plus, roc_auc
 from skgnnx.models import GNNClassifier
 
@@ -35,6 +38,7 @@ NETWORKS = {"bond types": "gine", "no bond types": "gin"}
 FULL = {"train": 1200, "test": 300, "epochs": 30, "drawn": 4}
 TOY = {"train": 300, "test": 40, "epochs": 6, "drawn": 1}
 WALKS = 10
+SCALE = 40  # pixels per Angstrom
 
 
 def explainers(network):
@@ -106,6 +110,33 @@ def draw(found, count, file):
     figure.savefig(file, dpi=90)
 
 
+def draw_walks(E, count, file):
+    """Draw the listed walks of the first molecules as lines from a dot, wider where they are more relevant."""
+    figure, axes = plt.subplots(1, count, figsize=(4 * count, 4), squeeze=False, layout="constrained")
+    for i, ax in enumerate(axes[0]):
+        drawer = MolDraw2DCairo(-1, -1)
+        drawer.drawOptions().scalingFactor = SCALE
+        drawer.drawOptions().useBWAtomPalette()
+        drawer.drawOptions().prepareMolsBeforeDrawing = False
+        drawer.DrawMolecule(find_molecule(E.instances, i))
+        drawer.FinishDrawing()
+        ax.imshow(plt.imread(io.BytesIO(drawer.GetDrawingText())))
+        places = [drawer.GetDrawCoords(atom) for atom in range(E.instances[i].graph.num_nodes)]
+        places = np.array([(place.x, place.y) for place in places])
+        largest = np.abs(E.walk_scores[i]).max()
+        for k, (walk, score) in enumerate(zip(E.walks[i], E.walk_scores[i], strict=True)):
+            turn = 2 * np.pi * k / len(E.walks[i])
+            # side by side, and each step a little aside of the one before: walks may return or stay
+            aside = np.linspace(0.08, 0.2, len(walk))[:, None] * SCALE * np.array([np.cos(turn), np.sin(turn)])
+            style = {"color": "tab:red" if score > 0 else "tab:blue", "alpha": 0.6, "solid_capstyle": "round"}
+            line = places[walk] + aside
+            ax.plot(*line.T, lw=1 + 3 * abs(score) / largest, **style)
+            ax.plot(*line[0], "o", ms=5, color=style["color"])
+        ax.set_title(f"{len(E.walks[i])} walks, relevance up to {largest:.2g}", fontsize=9)
+        ax.set_axis_off()
+    figure.savefig(file, dpi=120)
+
+
 def run(seed, size, output):
     """Return the table of one seed, and leave pictures in a folder."""
     output.mkdir(parents=True, exist_ok=True)
@@ -118,11 +149,23 @@ def run(seed, size, output):
             f"seed {seed}, {name}: accuracy {accuracy:.3f}, {len(X)} molecules to explain, "
             f"{share_inside(walks):.0%} of the {WALKS} largest walks of each stay inside the rings"
         )
-        draw(found, min(size["drawn"], len(X)), output / f"atoms_{name.replace(' ', '_')}.png")
+        file = f"{name.replace(' ', '_')}.png"
+        draw(found, size["drawn"], output / f"atoms_{file}")
+        draw_walks(walks, size["drawn"], output / f"walks_{file}")
         plt.close("all")
         tables.append(table.assign(network=name, seed=seed, accuracy=accuracy))
     table = pd.concat(tables)
-    return table[["seed", "network", "accuracy", *table.columns.drop(["seed", "network", "accuracy"])]]
+    first = ["seed", "network", "accuracy"]
+    return table[[*first, *table.columns.drop(first)]]
+
+
+def over_seeds(table):
+    """Return the mean of every figure over the seeds, and the smallest and the largest ROC-AUC."""
+    groups = table.drop(columns=["seed", "accuracy"]).groupby(["network", "explainer"], sort=False)
+    means, aucs = groups.mean(), groups["atom ROC-AUC"]
+    means.insert(1, "smallest", aucs.min())
+    means.insert(2, "largest", aucs.max())
+    return means.reset_index()
 
 
 def main(arguments=None):
@@ -138,7 +181,8 @@ def main(arguments=None):
         tables.append(run(seed, size, folder))
     table = pd.concat(tables, ignore_index=True)
     table.to_csv(options.output / "table.csv", index=False)
-    print(table.to_markdown(index=False, floatfmt=".3f"))
+    shown = table if options.seeds == 1 else over_seeds(table)
+    print(shown.to_markdown(index=False, floatfmt=".3f"))
     print(f"pictures and this table are in {options.output}")
     return table
 

@@ -44,6 +44,8 @@ def test_benzene_atoms(tmp_path, capsys):
     example = load_example("benzene_atoms")
     table = example.main(["--toy", "--output", str(tmp_path)])
     printed = capsys.readouterr().out
+    means = example.over_seeds(pd.concat([table, table.assign(**{"atom ROC-AUC": 0.0})]))
+    assert np.allclose(means[["smallest", "atom ROC-AUC", "largest"]].T, np.outer([0, 0.5, 1], table["atom ROC-AUC"]))
     assert table["network"].unique().tolist() == list(example.NETWORKS) == ["bond types", "no bond types"]
     assert table.groupby("network")["explainer"].apply(list).tolist() == [list(example.explainers(None))] * 2
     assert all(f"| {name} " in printed for name in table["explainer"])
@@ -56,4 +58,5 @@ def test_benzene_atoms(tmp_path, capsys):
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "table.csv"), table)
     for network in ("bond_types", "no_bond_types"):
         assert (tmp_path / f"atoms_{network}.png").stat().st_size > 10_000
+        assert (tmp_path / f"walks_{network}.png").stat().st_size > 5_000
     assert plt.get_fignums() == []
