@@ -100,10 +100,23 @@ def check_walks(surrogate: Surrogate) -> None:
     memo = surrogate.gnn.memo
     if WALKABLE not in memo:
         cut = CutPass(surrogate, surrogate.small_batch())
+        _check_states(cut)
         _check_cuts(cut)
         for step in range(cut.num_steps + 1):
             _check_pairs(cut, step)
         memo[WALKABLE] = True
+
+
+def _check_states(cut: CutPass) -> None:
+    """Raise TypeError if what layers hand on is no table of nodes."""
+    names, n = cut.passed.run.conv_names, cut.batch.num_nodes
+    for number, state in enumerate(cut.states):
+        if state.dim() != 2 or len(state) != n:
+            raise TypeError(
+                "Walks need layers that take and return states of shape (nodes, width). Got "
+                f"{tuple(state.shape)} for {n} nodes at {names[min(number, len(names) - 1)]!r}; use LRP, or "
+                "mask='edge' without walks."
+            )
 
 
 def _check_cuts(cut: CutPass) -> None:
@@ -118,8 +131,8 @@ def _check_cuts(cut: CutPass) -> None:
             names = cut.passed.run.conv_names
             raise TypeError(
                 f"Walks need a model whose layers are a chain. Got a score path that bypasses the cut after "
-                f"{names[min(number, len(names)) - 1]!r} (residual or jumping knowledge); use LRP, or mask='edge' "
-                "without walks."
+                f"{names[min(number, len(names)) - 1]!r} (residual or jumping knowledge); use LRP, or "
+                "mask='edge' without walks."
             )
 
 
