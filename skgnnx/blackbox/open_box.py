@@ -148,8 +148,10 @@ class OpenBox(Opening):
         return self._embeddings.values(batch)
 
     def as_input(self, x: Tensor | None) -> Any:
-        """Return values of `node_inputs` in the form in which a run takes them."""
-        return x if x is None or self._has_float_features else Embedded(self._embeddings, x)
+        """Return features, or values of `node_inputs`, in the form in which a run takes them."""
+        if x is None or self._has_float_features or not x.is_floating_point():
+            return x
+        return Embedded(self._embeddings, x)
 
     def float_features(self, batch: GraphBatch, instead: str = "mask='edge'") -> Tensor:
         """Return the node features, or raise TypeError if they cannot be scaled or differentiated."""
