@@ -137,9 +137,8 @@ def draw_walks(E, count, file):
     figure.savefig(file, dpi=120)
 
 
-def run(seed, size, output):
-    """Return the table of one seed, and leave pictures in a folder."""
-    output.mkdir(parents=True, exist_ok=True)
+def run(seed, size, output=None):
+    """Return the table of one seed, and leave pictures in a folder if there is one."""
     tables = []
     for name, conv in NETWORKS.items():
         network, accuracy, X = train(conv, seed, size)
@@ -149,10 +148,11 @@ def run(seed, size, output):
             f"seed {seed}, {name}: accuracy {accuracy:.3f}, {len(X)} molecules to explain, "
             f"{share_inside(walks):.0%} of the {WALKS} largest walks of each stay inside the rings"
         )
-        file = f"{name.replace(' ', '_')}.png"
-        draw(found, size["drawn"], output / f"atoms_{file}")
-        draw_walks(walks, size["drawn"], output / f"walks_{file}")
-        plt.close("all")
+        if output is not None:
+            file = f"{name.replace(' ', '_')}.png"
+            draw(found, size["drawn"], output / f"atoms_{file}")
+            draw_walks(walks, size["drawn"], output / f"walks_{file}")
+            plt.close("all")
         tables.append(table.assign(network=name, seed=seed, accuracy=accuracy))
     table = pd.concat(tables)
     first = ["seed", "network", "accuracy"]
@@ -175,15 +175,15 @@ def main(arguments=None):
     parser.add_argument("--output", type=Path, default=Path("benzene_atoms_output"), help="folder for what is left")
     parser.add_argument("--toy", action="store_true", help="a few molecules and epochs, to see that it runs")
     options = parser.parse_args(arguments)
-    size, tables = TOY if options.toy else FULL, []
-    for seed in range(options.seed, options.seed + options.seeds):
-        folder = options.output if options.seeds == 1 else options.output / f"seed_{seed}"
-        tables.append(run(seed, size, folder))
+    options.output.mkdir(parents=True, exist_ok=True)
+    size = TOY if options.toy else FULL
+    seeds = range(options.seed, options.seed + options.seeds)
+    tables = [run(seed, size, options.output if seed == options.seed else None) for seed in seeds]
     table = pd.concat(tables, ignore_index=True)
     table.to_csv(options.output / "table.csv", index=False)
     shown = table if options.seeds == 1 else over_seeds(table)
     print(shown.to_markdown(index=False, floatfmt=".3f"))
-    print(f"pictures and this table are in {options.output}")
+    print(f"pictures (seed {options.seed}) and the table are in {options.output}")
     return table
 
 

@@ -40,6 +40,7 @@ def test_quickstart(tmp_path, capsys):
     assert plt.get_fignums() == []
 
 
+@pytest.mark.filterwarnings("ignore:The scores of")  # that IntegratedGradients need more steps is up to the network
 def test_benzene_atoms(tmp_path, capsys):
     example = load_example("benzene_atoms")
     table = example.main(["--toy", "--output", str(tmp_path)])
