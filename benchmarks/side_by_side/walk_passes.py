@@ -117,5 +117,6 @@ class OneWalk(Boundaries):
         super().__init__()
         self.walk = walk
 
-    def _crossed(self, number: int, state: Tensor) -> Tensor:
-        return only(state, self.walk[number])
+    def _crossed(self, number: int, state: Tensor) -> tuple[Tensor, Tensor]:
+        open_at_node = only(state, self.walk[number])
+        return open_at_node, open_at_node
