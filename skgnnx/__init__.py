@@ -5,6 +5,7 @@ from skgnnx.explainers import (
     CAM,
     GNNLRP,
     LRP,
+    ExcitationBP,
     GNNExplainer,
     GradCAM,
     GuidedBackprop,
@@ -21,6 +22,7 @@ __version__ = "0.1.0.dev0"
 __all__ = [
     "BaseExplainer",
     "CAM",
+    "ExcitationBP",
     "Explanations",
     "GNNExplainer",
     "GNNLRP",

@@ -1,6 +1,7 @@
 """One file per method; `__all__` is the registry of explainers."""
 
 from skgnnx.explainers.cam import CAM
+from skgnnx.explainers.excitation_bp import ExcitationBP
 from skgnnx.explainers.gnn_explainer import GNNExplainer
 from skgnnx.explainers.gnn_lrp import GNNLRP
 from skgnnx.explainers.grad_cam import GradCAM
@@ -13,6 +14,7 @@ from skgnnx.explainers.sensitivity_analysis import SensitivityAnalysis
 
 __all__ = [
     "CAM",
+    "ExcitationBP",
     "GNNExplainer",
     "GNNLRP",
     "GradCAM",

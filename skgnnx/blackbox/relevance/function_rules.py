@@ -16,8 +16,8 @@ from skgnnx.blackbox.relevance.rules import Contributions, Rule, positive_part
 if TYPE_CHECKING:
     from skgnnx.blackbox.relevance.surrogate import SurrogateRun
 
-ADDING = (torch.add, Tensor.add, Tensor.__add__, Tensor.__radd__, torch.sub, torch.subtract, Tensor.sub,
-          Tensor.__sub__, Tensor.__rsub__, torch.rsub)  # fmt: skip
+ADDING = (torch.add, Tensor.add, Tensor.__add__, Tensor.__radd__)
+SUBTRACTING = (torch.sub, torch.subtract, Tensor.sub, Tensor.__sub__, Tensor.__rsub__, torch.rsub)
 JOINING = (torch.cat, torch.concat, torch.concatenate, torch.stack, torch.hstack, torch.vstack)
 MULTIPLYING = (torch.mul, torch.multiply, Tensor.mul, Tensor.multiply, Tensor.__mul__, Tensor.__rmul__)
 MATRIX_PRODUCTS = (torch.matmul, torch.mm, torch.bmm, torch.mv, torch.dot, torch.inner, Tensor.matmul, Tensor.mm,
@@ -139,6 +139,7 @@ def _sum(run: SurrogateRun, func: Any, args: Any, kwargs: Any) -> Any:
     """Count constants that are added to something that depends on an input."""
     if len(args) < 2 or not (depends(args[0]) or depends(args[1])):
         return func(*args, **kwargs)
+    run.check_terms(args[:2], subtracted=func in SUBTRACTING)
     first, second = (run.counted(value, like) for value, like in ((args[0], args[1]), (args[1], args[0])))
     return func(first, second, *args[2:], **kwargs)
 
@@ -230,7 +231,7 @@ _RULES: dict[Any, Call] = {
     functional.layer_norm: _layer_norm,
     functional.normalize: _normalised,
     torch.einsum: _einsum,
-    **_all(ADDING, _sum),
+    **_all(ADDING + SUBTRACTING, _sum),
     **_all(JOINING, _joined),
     **_all(MULTIPLYING, _product),
     **_all(MATRIX_PRODUCTS, _matrix_product),

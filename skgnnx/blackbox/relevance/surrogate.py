@@ -110,6 +110,13 @@ class RelevancePass:
         score = score.detach()
         return Relevances(score, x, edges, loops, bias, score - total - bias, size, of_states)
 
+    def flows(self, targets: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Return what arrives at the node features (N, F), and at the gates of edges (L, E) if there are any."""
+        asked = [self.x, *([] if self.gates is None else [self.gates])]
+        slopes = _slopes(of_targets(self.scores, targets), asked)
+        x, *gates = (_product(value, slope) for value, slope in zip(asked, slopes, strict=True))
+        return x, gates[0][:, : self.batch.num_edges] if gates else None
+
     def marginals(self, targets: Tensor | None, node_gates: list[Tensor]) -> tuple[Tensor | None, list[Tensor]]:
         """Return the relevance of all walks that take each message, and that pass each node at each boundary.
 
@@ -166,26 +173,37 @@ class Surrogate:
         The frozen model.
     choice : callable
         Returns the `Rule` of a linear block, given its `Place`.
+    runs : type, default=SurrogateRun
+        Class of the forward passes of the user's batches.
     """
 
-    def __init__(self, gnn: OpenBox, choice: Callable[[Place], Rule]) -> None:
+    def __init__(self, gnn: OpenBox, choice: Callable[[Place], Rule], runs: type[SurrogateRun] = SurrogateRun) -> None:
         self.gnn = gnn
         self.choice = choice
+        self.runs = runs
 
     def pass_forward(
-        self, batch: GraphBatch, *, gated: bool = False, boundaries: Boundaries | None = None
+        self,
+        batch: GraphBatch,
+        x: Tensor | None = None,
+        *,
+        gated: bool = False,
+        boundaries: Boundaries | None = None,
     ) -> RelevancePass:
         """Run a batch.
 
         Parameters
         ----------
         batch : GraphBatch
+        x : Tensor, optional
+            Instead of what `OpenBox.node_inputs` returns.
         gated : bool, default=False
             Whether relevances of edges will be asked for.
         boundaries : Boundaries, optional
             What is done between graph convolutions.
         """
-        return self._pass(batch, self.gnn.node_inputs(batch), self.layout, self.choice, gated, boundaries)
+        x = self.gnn.node_inputs(batch) if x is None else x
+        return self._pass(batch, x, self.layout, self.choice, gated, boundaries)
 
     def _pass(
         self,
@@ -203,12 +221,14 @@ class Surrogate:
             self.gnn.check_maskable()
             shape = (len(self.gnn.trace.names), batch.num_edges + batch.num_nodes)
             gates = torch.ones(shape, dtype=x.dtype, device=batch.device, requires_grad=True)
-        run = SurrogateRun(self.gnn, batch, layout, choice, None if gates is None else gates.unbind(), boundaries)
+        runs = self.runs if layout.is_complete else SurrogateRun
+        run = runs(self.gnn, batch, layout, choice, None if gates is None else gates.unbind(), boundaries)
         try:
             argument, kind = self.gnn.argument_of(lambda: run(x), logits=True)
         except RefusalError as error:
             raise TypeError(f"{error}; use InputXGradient or IntegratedGradients.") from None
-        layout.note(run.convs, run.blocks, run.is_last_output(argument))
+        if not layout.is_complete:
+            layout.note(run.convs, run.blocks, run.is_last_output(argument))
         scores = head_scores(kind, self.gnn.plain_rows(argument, batch))
         return RelevancePass(batch, run, x, gates, scores, run.boundaries.is_last(argument))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, NoReturn
 
@@ -228,9 +228,13 @@ class SurrogateRun:
     def check_input(self, u: Tensor) -> None:
         """Look at what goes into a linear block."""
 
+    def check_terms(self, terms: Sequence[Any], *, subtracted: bool) -> None:
+        """Look at two values that are added, or of which one is subtracted from the other."""
+
     def passed(self, value: Tensor, given: Contributions, rule: Rule) -> Tensor:
         """Return the output of a linear block, and remember where it came from."""
-        output = rule.passed(value, given, self.shares)
+        with self.quiet():
+            output = rule.passed(value, given, self.shares)
         self.blocks += 1
         self._last = (output, output._version, given, rule)
         return output
@@ -252,9 +256,14 @@ class SurrogateRun:
         return crossed
 
     def is_last_output(self, output: Tensor) -> bool:
-        """Return True if a tensor is the output of the last block, perhaps in another shape."""
+        """Return True if a tensor is the output of the last block, perhaps in another shape or copied."""
         made = None if self._last is None else self._last[0]
-        return made is not None and (output is made or output._base is made)
+        if made is None or output is made or output._base is made:
+            return made is not None
+        if not output.requires_grad or not torch.equal(output.detach().flatten(), made.detach().flatten()):
+            return False
+        (slope,) = torch.autograd.grad(output.sum(), made, retain_graph=True, allow_unused=True)
+        return slope is not None and bool((slope == 1).all())
 
     def counted(self, value: Any, like: Any) -> Any:
         """Return a constant that is added as something that gets a share; anything else as it is."""
