@@ -13,7 +13,7 @@ from skgnnx.blackbox.relevance.surrogate import RelevancePass, Surrogate
 from skgnnx.graphs.batch import GraphBatch
 
 WALKABLE = "walkable"
-LARGEST = 2**24  # numbers of what is sent back at once
+LARGEST = 2**20  # numbers of what is sent back at once; more do not stay in the cache (benchmarks/backward.py)
 
 
 class CutPass:
