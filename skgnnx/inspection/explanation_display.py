@@ -11,6 +11,7 @@ from skgnnx.graphs import Explanations, check_instances
 from skgnnx.inspection.molecules import find_molecule
 from skgnnx.inspection.optional import load
 from skgnnx.inspection.panels import draw_panels
+from skgnnx.inspection.walks import check_walks
 from skgnnx.validation import Interval
 
 
@@ -27,7 +28,7 @@ class ExplanationDisplay:
     ----------
     explanations : Explanations
         What to draw, all of it.
-    ncols, labels, mol, max_nodes
+    ncols, labels, mol, max_nodes, walks
         As in `from_explanations`.
 
     Attributes
@@ -56,13 +57,17 @@ class ExplanationDisplay:
         labels: Any = None,
         mol: Any = None,
         max_nodes: int = 60,
+        walks: int | None = None,
     ) -> None:
-        for name, value in (("ncols", ncols), ("max_nodes", max_nodes)):
+        for name, value in (("ncols", ncols), ("max_nodes", max_nodes), ("walks", 1 if walks is None else walks)):
             if value not in Interval(int, 1):
                 raise ValueError(
                     f"The {name!r} parameter of ExplanationDisplay must be {Interval(int, 1)}. Got {value!r} instead."
                 )
+        if walks is not None:
+            check_walks(explanations)
         self.explanations = explanations
+        self.walks = walks
         self.ncols = ncols
         self.labels = labels
         self.mol = mol
@@ -108,6 +113,7 @@ class ExplanationDisplay:
         labels: Any = None,
         mol: Any = None,
         max_nodes: int = 60,
+        walks: int | None = None,
     ) -> ExplanationDisplay:
         """Choose explanations, to be drawn by `plot`.
 
@@ -127,6 +133,9 @@ class ExplanationDisplay:
             or atomic numbers ``data.z`` with ``data.bond_order``; False draws plain graphs.
         max_nodes : int, default=60
             Most nodes of a plain graph; of a larger one the strongest scores are drawn, and the title says so.
+        walks : int, default=None
+            Draws so many of the listed walks of `GNNLRP` instead of scores, the largest ones: lines that start at a
+            dot, red for the target and blue against it, wider where they are more relevant.
 
         Returns
         -------
@@ -136,9 +145,11 @@ class ExplanationDisplay:
         ------
         IndexError
             If an index is out of range.
+        ValueError
+            If walks are asked for that are not listed.
         """
         rows = _rows(index, len(_checked(E)))
-        display = cls(E[rows], ncols=ncols, labels=labels, mol=mol, max_nodes=max_nodes)
+        display = cls(E[rows], ncols=ncols, labels=labels, mol=mol, max_nodes=max_nodes, walks=walks)
         display._positions, display._single = rows, np.ndim(index) == 0
         return display
 
@@ -176,7 +187,7 @@ class ExplanationDisplay:
         # before a figure is made: what does not match leaves none behind
         inputs = [(self._molecule(i), self._names(i)) for i in range(len(E))]
         axes = self._axes(pyplot, ax)
-        draw_panels(axes, E, inputs, self.max_nodes)
+        draw_panels(axes, E, inputs, self.max_nodes, self.walks)
         self._ax = axes[0] if self._single else axes
         return self
 

@@ -69,7 +69,7 @@ def find_molecule(X: Instances, i: int, mol: Any = None, *, name: int | None = N
     return mol
 
 
-def draw_molecule(ax: Any, mol: Any, scene: Scene, scale: Any, labels: Any = None) -> None:
+def draw_molecule(ax: Any, mol: Any, scene: Scene, scale: Any, labels: Any = None) -> np.ndarray:
     """Draw a molecule: scores as colour behind atoms or bonds, true atoms and bonds inside an outline.
 
     Parameters
@@ -84,6 +84,11 @@ def draw_molecule(ax: Any, mol: Any, scene: Scene, scale: Any, labels: Any = Non
         Colours of the scores.
     labels : sequence of str, optional
         Written at the atoms instead of their elements.
+
+    Returns
+    -------
+    ndarray of shape (num_atoms, 2)
+        Where the atoms are.
     """
     image, place = _depiction(mol, labels)
     paint = _Paint(ax, place)
@@ -111,6 +116,7 @@ def draw_molecule(ax: Any, mol: Any, scene: Scene, scale: Any, labels: Any = Non
     half = np.maximum(np.ptp(place, axis=0) / 2 + 0.7 * BOND, np.array(SMALLEST_VIEW) / 2)
     ax.set_xlim(*(centre[0] + half[0] * np.array([-1, 1])), auto=True)  # auto: equal aspect may widen them
     ax.set_ylim(*(centre[1] + half[1] * np.array([1, -1])), auto=True)
+    return place
 
 
 class _Paint:

@@ -18,7 +18,7 @@ STAR = 2.0  # size of a star, in nodes
 WIDEST = 4.5  # points, of the strongest edge
 
 
-def draw_network(ax: Any, scene: Scene, scale: Any, labels: Any = None) -> None:
+def draw_network(ax: Any, scene: Scene, scale: Any, labels: Any = None) -> np.ndarray:
     """Draw a graph: scores as colour and width, true nodes and edges outlined, what was explained as a star.
 
     Parameters
@@ -31,6 +31,11 @@ def draw_network(ax: Any, scene: Scene, scale: Any, labels: Any = None) -> None:
         Colours of the scores.
     labels : sequence of str, optional
         Name of every node of the whole graph; ids by default, left out where they do not fit inside.
+
+    Returns
+    -------
+    ndarray of shape (num_nodes, 2)
+        Where the nodes of the scene are; an edge is about one unit long.
     """
     place = layout(scene)
     size = _node_size(ax, place)
@@ -41,6 +46,7 @@ def draw_network(ax: Any, scene: Scene, scale: Any, labels: Any = None) -> None:
     if inside or labels is not None:
         _write_names(ax, names, place, size, inside)
     ax.margins(MARGIN)
+    return place
 
 
 def layout(scene: Scene) -> np.ndarray:

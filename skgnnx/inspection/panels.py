@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from textwrap import fill
 from typing import Any
 
@@ -10,16 +11,19 @@ import numpy as np
 from skgnnx.graphs import Explanations
 from skgnnx.inspection.colours import INK, TRUTH, colour_scale, draw_colour_bar
 from skgnnx.inspection.features import draw_features
-from skgnnx.inspection.molecules import draw_molecule
+from skgnnx.inspection.molecules import BOND, draw_molecule
 from skgnnx.inspection.networks import draw_network
 from skgnnx.inspection.optional import load
 from skgnnx.inspection.scene import Scene, make_scene, thin_out, title_of
+from skgnnx.inspection.walks import draw_walks, legend_entries, walks_of
 
 FAILURE = "#b00020"
 EXPLAINED = {"node": "explained node", "edge": "ends of the explained link"}
 
 
-def draw_panels(axes: np.ndarray, E: Explanations, inputs: list[tuple[Any, Any]], max_nodes: int) -> None:
+def draw_panels(
+    axes: np.ndarray, E: Explanations, inputs: list[tuple[Any, Any]], max_nodes: int, walks: int | None = None
+) -> None:
     """Draw every explanation into its axes.
 
     Parameters
@@ -32,6 +36,8 @@ def draw_panels(axes: np.ndarray, E: Explanations, inputs: list[tuple[Any, Any]]
         What else is known about each.
     max_nodes : int
         Most nodes of a graph that is no molecule.
+    walks : int, optional
+        Number of walks that are drawn instead of scores.
     """
     label = f"{E.kind} score"
     if E.kind == "node_feature":
@@ -42,24 +48,38 @@ def draw_panels(axes: np.ndarray, E: Explanations, inputs: list[tuple[Any, Any]]
             _draw_feature_panel(ax, E, i, inputs[i][1], signed)
         return
     scenes = [make_scene(E, i) for i in range(len(E))]
-    for ax, scene, (molecule, names) in zip(axes, scenes, inputs):
-        _draw_graph_panel(
-            ax, scene if molecule is not None else thin_out(scene, max_nodes), molecule, names, signed, label
-        )
-    _draw_legend(axes, scenes, EXPLAINED.get(E.instances.level, ""))
+    shown = [
+        scene if molecule is not None else thin_out(scene, max_nodes) for scene, (molecule, _) in zip(scenes, inputs)
+    ]
+    listed = None if walks is None else [walks_of(E, i, walks) for i in range(len(E))]
+    for i, (ax, scene, (molecule, names)) in enumerate(zip(axes, shown, inputs)):
+        if listed is None:
+            scale = colour_scale(scene.scores, signed)
+            _draw_graph(ax, scene, molecule, scale, names)
+            if scene.error is None:
+                draw_colour_bar(ax, scale, label)
+        else:
+            scene = replace(scene, node_scores=None, edge_scores=None)
+            drawn = _draw_graph(ax, scene, molecule, colour_scale(scene.scores, signed), names)
+            count = draw_walks(ax, *drawn, *listed[i])
+            ax.set_aspect("equal", adjustable="box")  # no bar of colours keeps a margin free
+            if count < len(listed[i][1]):
+                ax.set_title(f"{ax.get_title()}\n{count} of {len(listed[i][1])} walks stay on them", fontsize=9)
+    entries = [] if listed is None else legend_entries([scores for _, scores in listed])
+    _draw_legend(axes, scenes, EXPLAINED.get(E.instances.level, ""), entries)
 
 
-def _draw_graph_panel(ax: Any, scene: Scene, molecule: Any, names: Any, signed: bool, label: str) -> None:
-    scale = colour_scale(scene.scores, signed)
+def _draw_graph(ax: Any, scene: Scene, molecule: Any, scale: Any, names: Any) -> tuple[np.ndarray, np.ndarray, float]:
+    """Draw a graph, and return its nodes, where they are, and the length of an edge."""
     if molecule is None:
-        draw_network(ax, scene, scale, names)
+        nodes, place, unit = scene.nodes, draw_network(ax, scene, scale, names), 1.0
     else:
-        draw_molecule(ax, molecule, scene, scale, names)
+        place, unit = draw_molecule(ax, molecule, scene, scale, names), BOND
+        nodes = np.arange(len(place))
     ax.set_aspect("equal", adjustable="datalim")
     ax.set_axis_off()
     _finish(ax, scene.title, scene.error)
-    if scene.error is None:
-        draw_colour_bar(ax, scale, label)
+    return nodes, place, unit
 
 
 def _draw_feature_panel(ax: Any, E: Explanations, i: int, names: Any, signed: bool) -> None:
@@ -81,10 +101,9 @@ def _finish(ax: Any, title: str, error: str | None) -> None:
         ax.text(0.5, 0.0, fill(f"Not explained. {error}", 38), transform=ax.transAxes, gid="error", **style)
 
 
-def _draw_legend(axes: np.ndarray, scenes: list[Scene], explained: str) -> None:
-    """Say once what the outline and the star mean, where there are any."""
+def _draw_legend(axes: np.ndarray, scenes: list[Scene], explained: str, handles: list[Any]) -> None:
+    """Say once what the outline and the star mean, where there are any, besides some other lines."""
     lines = load("matplotlib.lines", "viz", "Pictures")
-    handles = []
     if any(scene.has_truth for scene in scenes):
         handles.append(lines.Line2D([], [], color=TRUTH, lw=2.5, label="known reason"))
     if explained:

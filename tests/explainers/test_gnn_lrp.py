@@ -281,6 +281,8 @@ def test_too_many_walks_are_an_error_that_names_the_instance():
     E = every_walk(model, X, max_walks=8, on_error="nan")
     assert [GRAPHS[i] for i in np.flatnonzero(E.ok)] == ["empty", "one"]
     assert len(every_walk(model, X[[5]], max_walks=5).walks[0]) == 5
+    with pytest.raises(ValueError, match="#walks = 5 exceeds max_walks = 4 at index 0"):
+        every_walk(model, X[[5]], max_walks=4)
 
 
 def test_a_class_that_nothing_reaches_has_no_walks():
