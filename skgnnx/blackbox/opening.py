@@ -20,6 +20,7 @@ from skgnnx.blackbox.receptive_field import ModelTrace, trace
 from skgnnx.blackbox.reference import FirstLook, PlainRuns
 from skgnnx.blackbox.structure import with_structure
 from skgnnx.config import memory_budget
+from skgnnx.graphs.arguments import as_int_array
 from skgnnx.graphs.batch import GraphBatch
 from skgnnx.graphs.computation_graph import ComputationGraphs, receptive_fields, whole_graphs
 from skgnnx.graphs.instances import Instances
@@ -190,7 +191,10 @@ class Opening:
 
     def checked_targets(self, targets: Sequence[int] | None) -> list[int]:
         """Return the targets that are asked for, all of them by default; ValueError if the model has not that many."""
-        asked = list(range(self.num_targets) if targets is None else targets)
+        given = as_int_array(range(self.num_targets) if targets is None else targets, "targets")
+        if given.ndim != 1:
+            raise ValueError(f"'targets' must be a sequence of targets of {self.name}. Got {targets!r}.")
+        asked = given.tolist()
         if not asked:
             raise ValueError(f"'targets' must hold at least one target of {self.name}. Got none; None is all of them.")
         for target in asked:

@@ -15,7 +15,7 @@ from skgnnx.blackbox.gathering import Masks
 from skgnnx.blackbox.line import Inputs, Integral, Line, integrated
 from skgnnx.explainers.backward import wanted_input
 from skgnnx.explainers.base import BaseExplainer, explainer
-from skgnnx.graphs import Explanations
+from skgnnx.graphs import Explanations, Instances
 from skgnnx.graphs.batch import GraphBatch
 from skgnnx.taxonomy import Taxonomy
 from skgnnx.validation import PositiveFloat, PositiveInt
@@ -49,7 +49,7 @@ class IntegratedGradients(BaseExplainer):
     n_steps : int >= 1, default=50
         Steps to begin with, as many as captum takes.
     max_steps : int >= 1, default=400
-        Steps are doubled as long as they are not more than this.
+        Steps are doubled as long as they are not more than this; at least `n_steps`.
     tol : float > 0, default=0.01
         How far the sum may be from the change of the score, relative to that change, or to a hundredth of both scores'
         sizes where the change is smaller.
@@ -58,6 +58,11 @@ class IntegratedGradients(BaseExplainer):
     -----
     UserWarning
         If the sum of an instance is farther off after `max_steps`.
+
+    Raises
+    ------
+    ValueError
+        If `baseline` does not fit the node features, or `n_steps` is more than `max_steps`.
 
     Notes
     -----
@@ -96,6 +101,15 @@ class IntegratedGradients(BaseExplainer):
         for E in found[1:]:
             self._name_incomplete(E, stacklevel=3)
         return found
+
+    def _checked(self, X: Any, reset: bool = False) -> Instances:
+        X = super()._checked(X, reset)
+        if self.n_steps > self.max_steps:
+            raise ValueError(
+                f"'n_steps' must be at most 'max_steps' of IntegratedGradients. Got {self.n_steps} and "
+                f"{self.max_steps}; lower the first or raise the second."
+            )
+        return X
 
     def name_left_out(self, E: Explanations, stacklevel: int = 4) -> None:
         """Warn as all explainers do, and of sums that are not the change of the score."""
@@ -146,13 +160,13 @@ class IntegratedGradients(BaseExplainer):
             reached = batch.node_reach.to(x).view(-1, *(1,) * (x.dim() - 1))
             count = batch.sum_nodes(reached).clamp_min(1)
             return (batch.sum_nodes(x * reached) / count)[batch.node_instance]
-        given = torch.as_tensor(np.asarray(self.baseline, dtype=float)).to(x)
-        if given.shape != x.shape[1:]:
+        given, shape = _numbers(self.baseline), tuple(x.shape[1:])
+        if given is None or given.shape != shape:
             raise ValueError(
-                f"The 'baseline' of IntegratedGradients must be 'zero', 'mean' or numbers of shape "
-                f"{tuple(x.shape[1:])}, one per node feature. Got shape {tuple(given.shape)}."
+                f"The 'baseline' of IntegratedGradients must be 'zero', 'mean' or finite numbers of shape {shape}, one "
+                f"per node feature. Got {self.baseline if given is None else f'shape {given.shape}'}."
             )
-        return given.expand_as(x)
+        return torch.from_numpy(given).to(x).expand_as(x)
 
     def _masks(self, batch: GraphBatch, found: Integral) -> Masks:
         masks = Masks(extras=found.extras())
@@ -167,3 +181,12 @@ class IntegratedGradients(BaseExplainer):
             else:
                 masks.node = share.flatten(1).sum(1)
         return masks
+
+
+def _numbers(values: Any) -> np.ndarray | None:
+    """Return values as an array of float64, None if they are no finite numbers."""
+    try:
+        array = np.array(values, dtype=None if np.iscomplexobj(values) else np.float64)
+    except (TypeError, ValueError):
+        return None
+    return array if array.dtype.kind == "f" and np.isfinite(array).all() else None

@@ -29,6 +29,7 @@ class SensitivityAnalysis(BackwardExplainer):
         What is scored. "feature" sums over the nodes of the computation graph.
     norm : {"squared", "absolute", "l2"}, default="squared"
         Squared gradients as in the paper, their absolute values, or the Euclidean norm over the entries of a node.
+        Scores are float32, whose range squares leave where gradients are below 1e-22 or beyond 1e19.
     per_layer : bool, default=False
         True also leaves the sizes of the gradients by the gates of each propagate call in ``E.layer_masks``: for each
         instance an array (calls, entries), its columns in the order of ``E.entries(i)``.
@@ -59,7 +60,8 @@ class SensitivityAnalysis(BackwardExplainer):
         return gnn.forward_pass(batch, wanted_input(self.mask, self.per_layer))
 
     def _backward(self, gnn: OpenBox, batch: GraphBatch, passed: ForwardPass) -> Masks:
-        gradient = passed.gradient(batch.targets)
+        # In float64, because a norm may lie in the range of a type that its squares leave.
+        gradient = passed.gradient(batch.targets).double()
         if self.mask == "edge":
             layers = {"layer_masks": layer_masks(batch, self._root(self._sizes(gradient)))} if self.per_layer else {}
             return Masks(edge=self._root(self._sizes(gradient.sum(0) if self.per_layer else gradient)), extras=layers)

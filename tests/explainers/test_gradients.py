@@ -113,6 +113,24 @@ def test_norms_of_the_same_gradient(norm):
         np.testing.assert_allclose(entry[i], outer(size), rtol=1e-5)
 
 
+@pytest.mark.parametrize("scale", [1e-22, 1e25])
+@pytest.mark.parametrize("per_layer", [False, True])
+def test_a_norm_is_as_exact_as_its_gradient_where_squares_leave_float32(scale, per_layer):
+    model = model_and_nodes("graph", bias=False)[0].float()
+    X = Instances.from_nodes(graph(dtype=torch.float32), [0, 4], target=1)
+    layered = {"mask": "edge", "per_layer": True} if per_layer else {"mask": "node"}
+    explainer = SensitivityAnalysis(model, norm="l2", output="logits", **layered)
+    plain = explainer.explain(X)
+    with torch.no_grad():
+        model.out.weight *= scale
+    scaled = explainer.explain(X)
+    assert max(plain[i].max() for i in range(len(X))) > 1e-3
+    for i in range(len(X)):
+        np.testing.assert_allclose(np.float64(scaled[i]) / scale, plain[i], rtol=1e-5)
+        if per_layer:
+            np.testing.assert_allclose(np.float64(scaled.layer_masks[i]) / scale, plain.layer_masks[i], rtol=1e-5)
+
+
 @pytest.mark.parametrize("conv", ["gcn", "graph", "sage", "gin"])
 def test_shares_sum_to_the_score_without_biases(conv):
     model, data, X = model_and_nodes(conv, bias=False)

@@ -57,6 +57,13 @@ def test_targets_must_exist():
         skgnnx.SensitivityAnalysis(model).explain_targets(X, [0, 2])
 
 
+@pytest.mark.parametrize("targets", [1, [0.5], "01", ["a"], [None], [[0]], [True]])
+def test_targets_are_whole_numbers(targets):
+    model, X = example("graph")
+    with pytest.raises((TypeError, ValueError), match="'targets' must"):
+        skgnnx.SensitivityAnalysis(model).explain_targets(X, targets)
+
+
 def test_failures_are_those_of_every_target():
     model, X = example("graph")
 
