@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from skgnnx.blackbox.heads import HeadRecorder
 from skgnnx.blackbox.opening import Opening
@@ -31,7 +32,8 @@ _UNGUIDED = {
     ),
     *("relu6", "rrelu", "selu", "sigmoid", "silu", "softplus", "softsign", "tanh", "tanhshrink", "threshold"),
 }
-_CLAMPING = frozenset({"clamp", "clamp_min", "clip"})
+_CLAMPING = frozenset({"clamp", "clamp_min", "clip", "maximum", "fmax", "max"})
+_KERNELS = frozenset({torch.ops.aten.relu.default, torch.ops.aten.relu_.default})
 
 
 class GuidedReLU(torch.autograd.Function):
@@ -97,7 +99,7 @@ class ActivationRecorder(TorchFunctionMode):
         value = args[0] if args else given.get("input")
         if relu_call(func, args, given) is not None:
             self.num_relus += 1
-        elif torch.is_tensor(value) and (name in _UNGUIDED or (name in _CLAMPING and _is_at_zero(args, given))):
+        elif torch.is_tensor(value) and (name in _UNGUIDED or (name in _CLAMPING and _is_at_zero(name, args, given))):
             self.others.append((f"{name} in {self._inside[-1] if self._inside else 'the model'}", value))
         return func(*args, **given)
 
@@ -117,19 +119,36 @@ class ActivationRecorder(TorchFunctionMode):
         self._inside.pop()
 
 
-def _is_at_zero(args: Any, given: Any) -> bool:
-    """Return True if a clamp has a bound at zero: it is a ReLU in other words, which is not known as one."""
-    bounds = [*args[1:], *given.values()]
+class KernelCounter(TorchDispatchMode):
+    """Counts the ReLUs that torch runs, also those of operations that call one without its function."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.num_relus = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.num_relus += func in _KERNELS
+        return func(*args, **(kwargs or {}))
+
+
+def _is_at_zero(name: str, args: Any, given: Any) -> bool:
+    """Return True if a clamp or maximum has a bound at zero: a ReLU in other words, which is not known as one."""
+    bounds = [*args[1:], *(value for key, value in given.items() if key not in ("dim", "keepdim", "input"))]
+    if name in ("max", "maximum", "fmax"):
+        return any(torch.is_tensor(part) and part.is_floating_point() and not part.any() for part in bounds)
     return any(isinstance(bound, (int, float)) and bound == 0 for bound in bounds)
 
 
 def activations(gnn: Opening) -> Activations:
     """Return which activations run when the first instance is predicted, alone."""
     batch = gnn.look.batch
-    recorder, heads = ActivationRecorder(), HeadRecorder()
-    with torch.no_grad(), recorder.looking_at(gnn.box.model), heads:
+    recorder, heads, kernels = ActivationRecorder(), HeadRecorder(), KernelCounter()
+    with torch.no_grad(), kernels, recorder.looking_at(gnn.box.model), heads:
         head = heads.head_of(gnn.call(batch))
     others = [name for name, argument in recorder.others if head is None or not _is_same(argument, head[0])]
+    unseen = kernels.num_relus - recorder.num_relus
+    if unseen > 0:
+        others.append(f"{unseen} ReLUs inside of other operations")
     return Activations(recorder.num_relus, list(dict.fromkeys(others)))
 
 

@@ -36,7 +36,7 @@ class GuidedBackprop(BackwardExplainer):
     Raises
     ------
     TypeError
-        If the model runs no ReLU; one that is written as a clamp or a maximum is not known as one.
+        If the model runs no ReLU; one that is written as a clamp or a maximum is not known as one, but named.
 
     Notes
     -----

@@ -252,3 +252,29 @@ def test_all_targets_of_one_pass():
     for target, E in enumerate(GuidedBackprop(model, mask="node_feature").explain_targets(X)):
         for i in range(len(X)):
             np.testing.assert_allclose(E[i], by_hand(model, X[i].graph, None, target)[0], rtol=1e-6, atol=1e-9)
+
+
+OTHER_WORDS = {
+    "1 ReLUs inside of other operations": torch.ops.aten.relu,
+    "maximum in the model": lambda z: torch.maximum(z, torch.zeros_like(z)),
+    "max in the model": lambda z: torch.max(z, z.new_zeros(())),
+}
+
+
+@pytest.mark.parametrize("named", OTHER_WORDS)
+def test_a_relu_in_other_words_is_named(named):
+    """Beside others that guide, it would leave a map that is half of each method."""
+
+    class Half(nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.convs, self.out = nn.ModuleList([GraphConv(3, 6), GraphConv(6, 6)]), nn.Linear(6, 2)
+
+        def forward(self, x, edge_index):
+            x = OTHER_WORDS[named](self.convs[0](x, edge_index))
+            return self.out(self.convs[1](x, edge_index).relu())
+
+    data = Data(x=torch.randn(4, 3), edge_index=torch.tensor([[0, 1, 2], [1, 2, 3]]))
+    with pytest.warns(UserWarning, match=f"Only ReLUs guide.*In Half.*: {named.split(' in ')[0]}"):
+        GuidedBackprop(Half().eval(), mask="node").explain(Instances.from_nodes(data, [3]))
