@@ -58,9 +58,10 @@ class LRP(BackwardExplainer):
     ------
     TypeError
         If relevance cannot pass a layer: attention inside of a message (TransformerConv), gates, sigmoids; if scores
-        before a softmax cannot be found; if a gamma or z-plus rule meets negative edge weights.
+        before a softmax cannot be found.
     ValueError
-        If relevance got lost: the gap of an instance is larger than rounding.
+        If relevance got lost: the gap of an instance is larger than rounding; if a gamma or z-plus rule meets negative
+        edge weights.
 
     Notes
     -----

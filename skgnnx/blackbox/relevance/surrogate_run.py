@@ -196,6 +196,8 @@ class SurrogateRun:
         if biases is None or not inputs:
             return self._parts(call)
         rule = self.rule_here(is_layer=True)
+        if rule.needs_signs:
+            check_weights(self.shares.batch)
         value = call.value()
         for u in inputs:
             self.check_input(u)
@@ -284,6 +286,20 @@ class SurrogateRun:
 
 class RefusalError(Exception):
     """Relevance cannot pass a module. No TypeError: torch takes that for an operand that it does not know."""
+
+
+def check_weights(batch: GraphBatch) -> None:
+    """Raise ValueError, naming the instance, if there are negative edge weights, whose sign no rule can tell apart."""
+    if "edge_weight" not in batch.X.store.columns:
+        return
+    lowest = batch.attribute("edge_weight").flatten()
+    if bool((lowest < 0).any()):
+        edge = int((lowest < 0).nonzero()[0])
+        raise ValueError(
+            "Rules that treat positive and negative contributions apart need edge weights that are not negative. Got "
+            f"{float(lowest[edge]):.3g} at index {batch.positions[int(batch.edge_instance[edge])]}; use rule='zero' or "
+            "rule='epsilon'."
+        )
 
 
 def plain_setup(setup: Setup) -> Setup:
