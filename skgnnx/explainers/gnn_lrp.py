@@ -16,15 +16,19 @@ from skgnnx.blackbox.relevance import (
     CutPass,
     NodeGates,
     RelevancePass,
+    Relevances,
     Rules,
     Surrogate,
     Transitions,
     WalkSearch,
     all_walks,
+    check_chain,
     check_gap,
     check_walks,
     num_walks,
+    other_ways,
     shares,
+    sum_of_walks,
     transitions,
 )
 from skgnnx.explainers.backward import BackwardExplainer
@@ -35,6 +39,8 @@ from skgnnx.graphs.explanation_array import result_method
 from skgnnx.graphs.subsets import node_subsets
 from skgnnx.taxonomy import Taxonomy
 from skgnnx.validation import NonNegativeFloat, PositiveFloat, PositiveInt
+
+LOST = 1e-3  # of what flows through the layers; walks that are missing miss by far more than rounding
 
 
 @dataclass
@@ -128,17 +134,19 @@ class GNNLRP(BackwardExplainer):
 
     def _forward(self, gnn: OpenBox, batch: GraphBatch) -> Passed:
         surrogate = self._surrogate(gnn)
-        if self.mask == "node" or self.walks is not None:
+        cut = None if self.walks is None else CutPass(surrogate, batch)
+        if cut is not None:
+            check_chain(cut)
+        elif self.mask == "node":
             check_walks(surrogate)
         gates = NodeGates() if self.mask == "node" else None
         whole = surrogate.pass_forward(batch, gated=self.mask == "edge", boundaries=gates)
-        cut = None if self.walks is None else CutPass(surrogate, batch)
         return Passed(whole, gates, cut, [] if cut is None else transitions(cut))
 
     def _backward(self, gnn: OpenBox, batch: GraphBatch, passed: Passed) -> Masks:
         found = passed.whole.relevances(batch.targets)
         check_gap(found, batch)
-        extras = shares(found) | self._listed(batch, passed)
+        extras = shares(found) | self._listed(gnn, batch, passed, found)
         node_gates = [] if passed.node_gates is None else passed.node_gates.gates
         edges, nodes = passed.whole.marginals(batch.targets, node_gates)
         if edges is None or self.mask == "node":
@@ -147,26 +155,30 @@ class GNNLRP(BackwardExplainer):
         edges = edges[:, : batch.num_edges]
         return Masks(edge=edges.sum(0), extras=extras | {"layer_masks": layer_masks(batch, edges)})
 
-    def _listed(self, batch: GraphBatch, passed: Passed) -> dict[str, list[Any]]:
+    def _listed(self, gnn: OpenBox, batch: GraphBatch, passed: Passed, found: Relevances) -> dict[str, list[Any]]:
         """Return the walks of each instance, as extras."""
         if passed.cut is None:
             return {}
         last = passed.cut.behind(batch.targets)
+        missing = found.score - found.bias - batch.sum_nodes(sum_of_walks(passed.steps, last))
+        if bool((missing.abs() > LOST * found.size.clamp(min=1)).any()):
+            check_walks(self._surrogate(gnn))  # which knows where
+            raise other_ways("between its layers")
         ends = (last != 0).flatten(1).any(1).cpu().numpy()
         parts = [np.arange(a, b)[ends[a:b]] for a, b in pairwise(batch.graphs.node_ptr)]
         if self.walks == "all":
             self._check_number(batch, num_walks(passed.steps, ends))
-            found = [all_walks(passed.steps, last, part).ranked(self.rank_by) for part in parts]
+            walks = [all_walks(passed.steps, last, part).ranked(self.rank_by) for part in parts]
         else:
             search = WalkSearch(passed.steps)
             k = self.walks or 0
             listed = (search.largest(last, part, k, self.rank_by, self.max_expansions) for part in parts)
-            found = [walks.ranked(self.rank_by, k) for walks in listed]
+            walks = [each.ranked(self.rank_by, k) for each in listed]
         return {
-            "walks": [batch.node_id[walks.nodes] for walks in found],
-            "walk_scores": [walks.scores for walks in found],
-            "walks_exact": [walks.is_exact for walks in found],
-            "walks_bound": [walks.bound for walks in found],
+            "walks": [batch.node_id[each.nodes] for each in walks],
+            "walk_scores": [each.scores for each in walks],
+            "walks_exact": [each.is_exact for each in walks],
+            "walks_bound": [each.bound for each in walks],
         }
 
     def _check_number(self, batch: GraphBatch, number: np.ndarray) -> None:

@@ -39,7 +39,8 @@ class BiasShares:
 
     def counted(self, constant: Tensor, like: Tensor) -> Tensor:
         """Return a constant in the shape of what it is added to, the same values, as something that gets a share."""
-        shape = torch.broadcast_shapes(constant.shape, like.shape)
+        same = constant.shape == like.shape
+        shape = like.shape if same else torch.broadcast_shapes(constant.shape, like.shape)
         factor = constant.new_ones((*shape[:-1], 1) if len(shape) > 1 else shape).requires_grad_()
         self.factors.append(factor)
         self._instances.append(self._instance_of(factor))

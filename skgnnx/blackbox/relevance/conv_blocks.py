@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -100,8 +101,14 @@ class ConvCall:
         self.original = original
         self._again = again
         self._kept = Kept()
-        self._bare = Parameters(layer, original)
-        self._parameters = self._bare.values
+
+    @cached_property
+    def _bare(self) -> Parameters:
+        return Parameters(self.layer, self.original)
+
+    @property
+    def _parameters(self) -> dict[str, Tensor]:
+        return self._bare.values
 
     def value(self) -> Any:
         """Run the layer as it is, and keep attention and winners."""

@@ -79,14 +79,19 @@ class CutPass:
     def pairs(self, step: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the pairs of nodes (from, to) between which one step can carry relevance, sorted by the latter."""
         n = self.batch.num_nodes
-        reach = sparse.identity(n, dtype=bool, format="csr")
-        for _, ends in sorted(self.passed.run.links[step - 1].items()):
-            source, target = ends.detach().cpu().numpy()
-            hop = sparse.csr_matrix((np.ones(len(source), dtype=bool), (target, source)), shape=(n, n))
-            reach = (hop + sparse.identity(n, dtype=bool, format="csr")) @ reach
-        target, source = reach.nonzero()
-        order = np.lexsort((source, target))
-        return source[order], target[order]
+        hops = [ends.detach().cpu().numpy() for _, ends in sorted(self.passed.run.links[step - 1].items())]
+        key = np.arange(n) * (n + 1)
+        if len(hops) == 1:
+            key = np.concatenate([key, hops[0][1] * n + hops[0][0]])
+        elif hops:
+            stay = reach = sparse.identity(n, dtype=bool, format="csr")
+            for source, target in hops:
+                hop = sparse.csr_matrix((np.ones(len(source), dtype=bool), (target, source)), shape=(n, n))
+                reach = (hop + stay) @ reach
+            target, source = reach.nonzero()
+            key = target.astype(np.int64) * n + source
+        key = np.unique(key)
+        return key % n, key // n
 
 
 def check_walks(surrogate: Surrogate) -> None:
@@ -100,11 +105,17 @@ def check_walks(surrogate: Surrogate) -> None:
     memo = surrogate.gnn.memo
     if WALKABLE not in memo:
         cut = CutPass(surrogate, surrogate.small_batch())
-        _check_states(cut)
-        _check_cuts(cut)
+        check_chain(cut)
         for step in range(cut.num_steps + 1):
             _check_pairs(cut, step)
         memo[WALKABLE] = True
+
+
+def check_chain(cut: CutPass) -> None:
+    """Raise TypeError unless everything passes every boundary, as states of nodes."""
+    _check_states(cut)
+    _check_cuts(cut)
+    _check_start(cut)
 
 
 def _check_states(cut: CutPass) -> None:
@@ -136,8 +147,23 @@ def _check_cuts(cut: CutPass) -> None:
             )
 
 
+def _check_start(cut: CutPass) -> None:
+    """Raise TypeError if the state that a node starts with knows of other nodes; one node of each graph is asked."""
+    x = cut.passed.x
+    if cut.before[0] is x:
+        return
+    asked = torch.zeros(cut.batch.num_nodes, dtype=torch.bool, device=x.device)
+    asked[cut.batch.ptr[:-1]] = True
+    random = torch.Generator().manual_seed(0)
+    weights = torch.rand(cut.states[0].shape, generator=random, dtype=torch.float64).to(cut.states[0])
+    sent = _products(cut.before[0], x, (weights * asked.unsqueeze(1)).unsqueeze(0))[0]
+    if bool((sent[~asked] != 0).any()):
+        raise other_ways(f"before {cut.passed.run.conv_names[0]!r}")
+
+
 def _check_pairs(cut: CutPass, step: int) -> None:
     """Raise TypeError if one step leads farther than the messages of its layer; step 0 is what comes before."""
+    names = cut.passed.run.conv_names
     n = cut.batch.num_nodes
     width = cut.states[step].shape[1:]
     random = torch.Generator().manual_seed(0)
@@ -150,12 +176,15 @@ def _check_pairs(cut: CutPass, step: int) -> None:
         source, target = cut.pairs(step)
         allowed[torch.from_numpy(target), torch.from_numpy(source)] = True
     if bool((reached & ~allowed).any()):
-        names = cut.passed.run.conv_names
-        where = f"between {names[step - 1]!r} and what follows" if step else f"before {names[0]!r}"
-        raise TypeError(
-            f"Walks need layers in which nodes act on each other by messages only. Got others {where}, a normalisation "
-            "over the nodes of a graph for example; use LRP, or mask='edge' without walks."
-        )
+        raise other_ways(f"between {names[step - 1]!r} and what follows" if step else f"before {names[0]!r}")
+
+
+def other_ways(where: str) -> TypeError:
+    """Return the error that says that nodes act on each other by other ways than messages."""
+    return TypeError(
+        f"Walks need layers in which nodes act on each other by messages only. Got others {where}, a normalisation "
+        "over the nodes of a graph for example; use LRP, or mask='edge' without walks."
+    )
 
 
 def _products(output: Tensor, given: Tensor, weights: Tensor) -> Tensor:
@@ -178,6 +207,9 @@ def _forward_products(output: Tensor, given: Tensor, changes: Tensor) -> Tensor:
 
 
 def _product(output: Tensor, given: Tensor, weights: Tensor) -> Tensor:
+    if len(weights) == 1:
+        (one,) = torch.autograd.grad(output, given, weights[0].view(output.shape), retain_graph=True, allow_unused=True)
+        return torch.zeros_like(given).unsqueeze(0) if one is None else one.unsqueeze(0)
     (found,) = torch.autograd.grad(
         output, given, weights.view(len(weights), *output.shape), retain_graph=True, allow_unused=True,
         is_grads_batched=True,

@@ -88,9 +88,12 @@ class FunctionRules(TorchFunctionMode):
 Call = Callable[["SurrogateRun", Any, Any, Any], Any]
 
 
+def _of_linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor | None]:
+    return input, weight, bias
+
+
 def _linear(run: SurrogateRun, func: Any, args: Any, kwargs: Any) -> Any:
-    given = inspect.signature(lambda input, weight, bias=None: None).bind(*args, **kwargs).arguments
-    u, weight, bias = given["input"], given["weight"], given.get("bias")
+    u, weight, bias = _of_linear(*args, **kwargs)
     value = func(*args, **kwargs)
     return value if not depends(u) else _block(run, value, u, weight, bias, functional.linear)
 

@@ -71,35 +71,31 @@ class Rule(NamedTuple):
         What does not flow to an input is the share of the bias.
         """
         value = value.detach()
-        ways = _WAYS[self.kind](self, value, given)
-        flowing = torch.zeros_like(value)
-        rest = torch.zeros_like(value) if self.kind in ("mass", "against") else value
-        for way, ratio in ways:
-            ratio = ratio.detach()
-            flowing = flowing + (way - way.detach()) * ratio
-            rest = rest - way.detach() * ratio
+        way, ratio = _WAYS[self.kind](self, value, given)
+        before, ratio = way.detach(), ratio.detach()
+        flowing = value + (way - before) * ratio
         if self._keeps_all(given):
-            return value + flowing
-        counted = shares.counted(rest.detach(), rest)
-        return value + flowing + (counted - counted.detach())
+            return flowing
+        rest = value - before * ratio
+        return flowing + (shares.counted(rest, rest) - rest)
 
     def _keeps_all(self, given: Contributions) -> bool:
         """Return True if inputs get everything: the rest is rounding."""
         return self.kind in ("mass", "against") or (self.kind in ("zero", "gamma") and given.bias is None)
 
 
-Ways = list[tuple[Tensor, Tensor]]
+Way = tuple[Tensor, Tensor]
 
 
-def _zero(rule: Rule, value: Tensor, given: Contributions) -> Ways:
-    return [(given.total, torch.ones_like(value))]
+def _zero(rule: Rule, value: Tensor, given: Contributions) -> Way:
+    return given.total, torch.ones_like(value)
 
 
-def _epsilon(rule: Rule, value: Tensor, given: Contributions) -> Ways:
-    return [(given.total, _ratio(value, value + rule.size * value.sign()))]
+def _epsilon(rule: Rule, value: Tensor, given: Contributions) -> Way:
+    return given.total, _ratio(value, value + rule.size * value.sign())
 
 
-def _gamma(rule: Rule, value: Tensor, given: Contributions) -> Ways:
+def _gamma(rule: Rule, value: Tensor, given: Contributions) -> Way:
     if given.positive is None:
         return _zero(rule, value, given)
     favoured = torch.where(value > 0, given.positive, given.negative)
@@ -107,19 +103,19 @@ def _gamma(rule: Rule, value: Tensor, given: Contributions) -> Ways:
     bias = value.new_zeros(()) if given.bias is None else given.bias
     favoured_bias = torch.where(value > 0, bias.clamp(min=0), bias.clamp(max=0))
     # The value, and not the sum of contributions and bias, which rounds differently.
-    return [(way, _ratio(value, value + rule.size * (favoured + favoured_bias)))]
+    return way, _ratio(value, value + rule.size * (favoured + favoured_bias))
 
 
-def _zplus(rule: Rule, value: Tensor, given: Contributions) -> Ways:
-    return [(_positive(given), _ratio(value, _told(_positive(given), given)))]
+def _zplus(rule: Rule, value: Tensor, given: Contributions) -> Way:
+    return _positive(given), _ratio(value, _told(_positive(given), given))
 
 
-def _mass(rule: Rule, value: Tensor, given: Contributions) -> Ways:
-    return [(_positive(given), _ratio(torch.ones_like(value), _told(_positive(given), given)))]
+def _mass(rule: Rule, value: Tensor, given: Contributions) -> Way:
+    return _positive(given), _ratio(torch.ones_like(value), _told(_positive(given), given))
 
 
-def _against(rule: Rule, value: Tensor, given: Contributions) -> Ways:
-    return [(given.negative, _ratio(torch.ones_like(value), _told(given.negative, given)))]
+def _against(rule: Rule, value: Tensor, given: Contributions) -> Way:
+    return given.negative, _ratio(torch.ones_like(value), _told(given.negative, given))
 
 
 def _positive(given: Contributions) -> Tensor:
@@ -133,7 +129,7 @@ def _told(part: Tensor, given: Contributions) -> Tensor:
     return torch.where(part.abs() <= 8 * torch.finfo(part.dtype).eps * size, 0.0, part)
 
 
-_WAYS: dict[str, Callable[[Rule, Tensor, Contributions], Ways]] = {
+_WAYS: dict[str, Callable[[Rule, Tensor, Contributions], Way]] = {
     "zero": _zero,
     "epsilon": _epsilon,
     "gamma": _gamma,

@@ -94,14 +94,18 @@ class SurrogateRun:
 
         def enter(module: nn.Module, args: Any, kwargs: Any) -> Any:
             self._path.append(name)
+            if self.layout.is_complete:
+                return None
             args, kwargs = self._told_apart(args, kwargs)
             before.append(Entered(dependent([args, kwargs]), len(self.shares.factors)))
             return args, kwargs
 
         def leave(module: nn.Module, args: Any, output: Any) -> None:
             self._path.pop()
+            if self.layout.is_complete:
+                return
             entered = before.pop()
-            if not self.layout.is_complete and not self.paused and dependent(output):
+            if not self.paused and dependent(output):
                 with self.quiet():
                     self.seen.append(entered.left(name, module, output, self.shares.factors))
 
@@ -111,7 +115,7 @@ class SurrogateRun:
     def _told_apart(self, args: Any, kwargs: Any) -> tuple[Any, Any]:
         """Return arguments of which none depends on another, in the run that shows what each module does with them."""
         given = dependent([args, kwargs])
-        if self.layout.is_complete or self.paused or len(given) < 2:
+        if self.paused or len(given) < 2:
             return args, kwargs
         others = {id(u): u.view_as(u) for u in given}
         self._views |= {id(view): (view, u) for u, view in zip(given, others.values(), strict=True)}

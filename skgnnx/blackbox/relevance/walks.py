@@ -57,6 +57,16 @@ def num_walks(steps: list[Transitions], starts: np.ndarray) -> np.ndarray:
     return np.where(starts, ways, 0)
 
 
+def sum_of_walks(steps: list[Transitions], last: Tensor) -> Tensor:
+    """Return the relevance (N,) of all walks that start at each node, without a list of them."""
+    sent = last.detach()
+    for step in reversed(steps):
+        target, source = (torch.from_numpy(ends).to(sent.device) for ends in (step.target, step.source))
+        handed = torch.einsum("pk,pk...->p...", sent[target], step.block)
+        sent = sent.new_zeros(len(last), *handed.shape[1:]).index_add(0, source, handed)
+    return sent
+
+
 def all_walks(steps: list[Transitions], last: Tensor, ends: np.ndarray) -> Walks:
     """Return all walks that end at some nodes.
 
