@@ -11,6 +11,7 @@ import skgnnx
 
 DOCS = Path(__file__).parent.parent / "docs"
 GUIDE = (DOCS / "gradients_and_decomposition.md").read_text()
+ON_THE_PAGE = {"gradients", "decomposition"}
 METHODS = re.search(r"^## Which method.*?(?=^Backward passes)", GUIDE, flags=re.MULTILINE | re.DOTALL)[0]
 
 
@@ -43,13 +44,19 @@ def test_table_agrees_with_tags(name, tasks, linear):
         if word in tasks.split(";")[0]:
             assert task in method.taxonomy.tasks
     model, X = skgnnx.testing.example("graph")
-    explainer = method(model, mask="node")
+    shifted = {"shift_input": True} if name == "ExcitationBP" else {}
+    explainer = method(model, mask="node", **shifted)
     one, other = (E[0] for E in explainer.explain_targets(X[:1], [0, 1]))
     between = explainer.set_params(model=difference(model)).explain(X[:1].with_target(0))[0]
     if "no" not in linear:
         assert between == pytest.approx(one - other, abs=1e-4)
     elif "yes" not in linear:
         assert between != pytest.approx(one - other, abs=1e-4)
+
+
+def test_table_names_all():
+    known = {name for name, method in skgnnx.testing.all_explainers() if method.taxonomy.family in ON_THE_PAGE}
+    assert set(re.findall(r"^\| `(\w+)` \|", METHODS, re.M)) == known
 
 
 @pytest.mark.parametrize("target", re.findall(r"\]\(([^)#]+)\)", GUIDE))
