@@ -100,7 +100,7 @@ class GNNLRP(BackwardExplainer):
     Schnake et al., "Higher-Order Explanations of Graph Neural Networks via Relevant Walks", TPAMI 2022; subgraphs:
     Xiong et al., "Efficient Computation of Higher-Order Subgraph Attribution via Message Passing", ICML 2022; largest
     walks: Xiong et al., "Relevant Walk Search for Explaining Graph Neural Networks", ICML 2023. A step of a layer that
-    looks farther than one hop (SGConv, TAGConv) jumps. Each instance has "score", "bias_share" and "gap" as extras.
+    looks farther than one hop (SGConv, TAGConv) jumps. Each instance has the extras of `LRP`.
     Other parameters are those of `BaseExplainer`.
 
     Examples
@@ -118,7 +118,7 @@ class GNNLRP(BackwardExplainer):
 
     mask: Literal["edge", "node"] = "edge"
     rule: Literal["gamma", "zero", "epsilon", "zplus"] = "gamma"
-    gamma: NonNegativeFloat | Sequence | np.ndarray | None = None
+    gamma: NonNegativeFloat | list | tuple | np.ndarray | None = None
     epsilon: PositiveFloat = 0.01
     head: Literal["zero", "same"] = "zero"
     walks: PositiveInt | Literal["all"] | None = None
@@ -146,7 +146,7 @@ class GNNLRP(BackwardExplainer):
     def _backward(self, gnn: OpenBox, batch: GraphBatch, passed: Passed) -> Masks:
         found = passed.whole.relevances(batch.targets)
         check_gap(found, batch)
-        extras = shares(found) | self._listed(gnn, batch, passed, found)
+        extras = shares(found, passed.whole) | self._listed(gnn, batch, passed, found)
         node_gates = [] if passed.node_gates is None else passed.node_gates.gates
         edges, nodes = passed.whole.marginals(batch.targets, node_gates)
         if edges is None or self.mask == "node":

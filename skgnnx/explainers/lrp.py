@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -70,7 +69,8 @@ class LRP(BackwardExplainer):
     Walks", TPAMI 2022. The sign-split gamma equals theirs where inputs are not negative. Batch normalisation is folded
     into the layer before it; divisors, as in layer normalisation, are constants; ReLU and other elementwise activations
     hand on what they get; each factor of a product gets half. Each instance has "score", "bias_share" and "gap" as
-    extras. Other parameters are those of `BaseExplainer`.
+    extras, and "rules": how relevance passed each layer, as a whole or by its parts, and by which rule. Other
+    parameters are those of `BaseExplainer`.
 
     Examples
     --------
@@ -84,7 +84,7 @@ class LRP(BackwardExplainer):
 
     mask: Literal["node", "edge", "node_feature", "feature"] = "node"
     rule: Literal["gamma", "zero", "epsilon", "zplus"] = "gamma"
-    gamma: NonNegativeFloat | Sequence | np.ndarray | None = None
+    gamma: NonNegativeFloat | list | tuple | np.ndarray | None = None
     epsilon: PositiveFloat = 0.01
     head: Literal["zero", "same"] = "zero"
     per_layer: bool = False
@@ -101,7 +101,7 @@ class LRP(BackwardExplainer):
     def _backward(self, gnn: OpenBox, batch: GraphBatch, passed: RelevancePass) -> Masks:
         found = passed.relevances(batch.targets)
         check_gap(found, batch)
-        extras = shares(found)
+        extras = shares(found, passed)
         edges, loops = found.gates, found.loops
         if self.per_layer and edges is not None and loops is not None:
             states = torch.stack(found.states)

@@ -186,6 +186,7 @@ class VirtualNode(Branching):
         return self.head(global_add_pool(self.convs[1](h, edge_index).relu(), batch))
 
 
+@pytest.mark.filterwarnings("ignore:Layers of Normalised")
 @pytest.mark.parametrize("options", [{"walks": 3}, {"mask": "node"}])
 @pytest.mark.parametrize(
     ("net", "reason"),

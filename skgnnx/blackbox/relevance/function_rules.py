@@ -102,6 +102,7 @@ def _block(
     run: SurrogateRun, value: Tensor, u: Tensor, weight: Tensor, bias: Tensor | None, block: Callable[..., Tensor]
 ) -> Tensor:
     rule = run.rule_here()
+    run.note_rule(rule)
     run.check_input(u)
     positive = positive_part(block, u, weight) if rule.needs_signs else None
     return run.passed(value, Contributions(block(u, weight), positive, bias), rule)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch_geometric.nn.norm import DiffGroupNorm, GraphNorm, InstanceNorm, MeanSubtractionNorm, PairNorm
 
 from skgnnx.blackbox.heads import scores as head_scores
 from skgnnx.blackbox.open_box import OpenBox
@@ -20,6 +22,7 @@ from skgnnx.blackbox.relevance.surrogate_run import RefusalError, SurrogateRun
 from skgnnx.graphs.batch import GraphBatch
 
 LAYOUT = "layout"
+MIXING = (DiffGroupNorm, GraphNorm, InstanceNorm, MeanSubtractionNorm, PairNorm)
 GAP = {torch.float64: 1e-9, torch.float32: 1e-4}
 
 
@@ -254,7 +257,22 @@ class Surrogate:
         passed = self._pass(batch, x + (steps * 0.618).frac().to(x.dtype), layout, lambda place: Rule("zero"))
         self._check_values(passed, batch)
         check_conservation(passed, self.gnn.name)
+        self._name_mixing(passed)
         return layout
+
+    def _name_mixing(self, passed: RelevancePass) -> None:
+        """Warn of layers in which all nodes of a graph act on each other."""
+        named = {seen.name: seen.module for seen in passed.run.seen}.items()
+        mixing = [
+            name for name, module in named if isinstance(module, MIXING) or getattr(module, "mode", "") == "graph"
+        ]
+        if mixing:
+            warnings.warn(
+                f"Layers of {self.gnn.name} normalise over the nodes of a graph: {', '.join(mixing)}. Their means hand "
+                "relevance to all nodes, and what they divide by is taken for a constant.",
+                UserWarning,
+                stacklevel=2,
+            )
 
     def _check_values(self, passed: RelevancePass, batch: GraphBatch) -> None:
         run = SurrogateRun(self.gnn, batch, Layout(), lambda place: Rule("zero"))
@@ -280,7 +298,8 @@ def check_gap(found: Relevances, batch: GraphBatch) -> None:
         )
 
 
-def shares(found: Relevances) -> dict[str, list[Any]]:
-    """Return for each instance its score, what of it biases have, and what is missing."""
+def shares(found: Relevances, passed: RelevancePass) -> dict[str, list[Any]]:
+    """Return for each instance its score, what biases have of it, what is missing, and how relevance passed layers."""
     values = {"score": found.score, "bias_share": found.bias, "gap": found.gap}
-    return {name: value.tolist() for name, value in values.items()}
+    said: dict[str, list[Any]] = {name: value.tolist() for name, value in values.items()}
+    return said | {"rules": [passed.run.rules] * len(passed.batch)}

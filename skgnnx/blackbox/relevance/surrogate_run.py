@@ -8,26 +8,26 @@ from contextlib import ExitStack, contextmanager
 from typing import Any, NoReturn
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch_geometric.nn import MessagePassing
 
-from skgnnx.blackbox.hooks import Nodes, around_propagate, mapped, replaced
+from skgnnx.blackbox.hooks import Nodes, around_propagate, replaced
 from skgnnx.blackbox.open_box import OpenBox
 from skgnnx.blackbox.plan import Plan, Setup
 from skgnnx.blackbox.pyg_compat import ends_of_call
 from skgnnx.blackbox.relevance.bias_shares import BiasShares
 from skgnnx.blackbox.relevance.boundaries import Boundaries
 from skgnnx.blackbox.relevance.conv_blocks import ConvCall
-from skgnnx.blackbox.relevance.diagnosis import Entered, Seen
-from skgnnx.blackbox.relevance.function_rules import FunctionRules, dependent, depends
+from skgnnx.blackbox.relevance.function_rules import FunctionRules, depends
 from skgnnx.blackbox.relevance.gated_run import GatedRun
 from skgnnx.blackbox.relevance.layout import Layout, Place
+from skgnnx.blackbox.relevance.module_watch import ModuleWatch
 from skgnnx.blackbox.relevance.rules import Contributions, Rule
 from skgnnx.blackbox.trimming import Trim
 from skgnnx.graphs.batch import GraphBatch
 
 
-class SurrogateRun:
+class SurrogateRun(ModuleWatch):
     """A forward pass of a batch.
 
     Parameters
@@ -53,23 +53,17 @@ class SurrogateRun:
         gates: Any = None,
         boundaries: Boundaries | None = None,
     ) -> None:
+        super().__init__(gnn.name, layout, BiasShares(batch))
         self.gnn = gnn
-        self.layout = layout
         self.choice = choice
         self.boundaries = Boundaries() if boundaries is None else boundaries
-        self.shares = BiasShares(batch)
         self.convs = 0  # layers entered so far
         self.blocks = 0  # linear blocks passed so far
-        self.is_still = False  # while something runs whose gradients nobody looks at
-        self.seen: list[Seen] = []
         self.bypassed: list[Tensor] = []  # outputs of blocks from which what follows was folded into the block
         self.conv_names: list[str] = []
         self.links: list[dict[int, Tensor]] = []  # ends of the messages of each graph convolution, call by call
-        self.exponentials: set[str] = set()
         self._inside = 0
-        self._path: list[str] = []
         self._ends: list[Tensor] = []
-        self._views: dict[int, tuple[Tensor, Tensor]] = {}
         self._last: tuple[Tensor, int, Contributions, Rule] | None = None
         self._run = GatedRun(Plan(plain_setup(gnn.setup), batch, Trim.NONE), gates)
 
@@ -78,7 +72,7 @@ class SurrogateRun:
         layers = self.gnn.setup.layers
         with ExitStack() as stack:
             for name, module in self.gnn.box.model.named_modules():
-                self._watch(stack, name, module)
+                self.watch(stack, name, module)
             for _, layer in layers:
                 stack.callback(layer.register_edge_update_forward_hook(self._attention).remove)
                 stack.callback(layer.register_message_forward_pre_hook(self._before_messages).remove)
@@ -87,52 +81,6 @@ class SurrogateRun:
             stack.enter_context(replaced(layers, "forward", self._conv))
             stack.enter_context(FunctionRules(self))
             return self._run(self.gnn.as_input(x))
-
-    def _watch(self, stack: ExitStack, name: str, module: nn.Module) -> None:
-        """Know which module is running, for messages; and note what modules do in the run that shows the layout."""
-        before: list[Entered] = []
-
-        def enter(module: nn.Module, args: Any, kwargs: Any) -> Any:
-            self._path.append(name)
-            if self.layout.is_complete:
-                return None
-            args, kwargs = self._told_apart(args, kwargs)
-            before.append(Entered(dependent([args, kwargs]), len(self.shares.factors)))
-            return args, kwargs
-
-        def leave(module: nn.Module, args: Any, output: Any) -> None:
-            self._path.pop()
-            if self.layout.is_complete:
-                return
-            entered = before.pop()
-            if not self.paused and dependent(output):
-                with self.quiet():
-                    self.seen.append(entered.left(name, module, output, self.shares.factors))
-
-        stack.callback(module.register_forward_pre_hook(enter, with_kwargs=True).remove)
-        stack.callback(module.register_forward_hook(leave).remove)
-
-    def _told_apart(self, args: Any, kwargs: Any) -> tuple[Any, Any]:
-        """Return arguments of which none depends on another, in the run that shows what each module does with them."""
-        given = dependent([args, kwargs])
-        if self.paused or len(given) < 2:
-            return args, kwargs
-        others = {id(u): u.view_as(u) for u in given}
-        self._views |= {id(view): (view, u) for u, view in zip(given, others.values(), strict=True)}
-
-        def other(value: Any) -> Any:
-            return others.get(id(value), value)
-
-        return mapped(other, args), {key: mapped(other, value) for key, value in kwargs.items()}
-
-    def note_exponential(self) -> None:
-        """Remember that the modules that run now take exponentials, as attention does."""
-        self.exponentials |= set(self._path)
-
-    @property
-    def path(self) -> str:
-        """Name of the module that runs now."""
-        return repr(self._path[-1]) if self._path and self._path[-1] else self.gnn.name
 
     @property
     def paused(self) -> bool:
@@ -184,22 +132,15 @@ class SurrogateRun:
             self._last = (crossed, crossed._version, *self._last[2:])
         return crossed
 
-    @contextmanager
-    def quiet(self) -> Iterator[None]:
-        """Leave functions and layers as they are for what runs inside."""
-        was, self.is_still = self.is_still, True
-        try:
-            yield
-        finally:
-            self.is_still = was
-
     def _block_or_parts(self, name: str, call: ConvCall, inputs: list[Tensor]) -> Any:
         if name not in self.layout.blocks and not self.layout.is_complete:
             self.layout.blocks[name] = call.biases()
         biases = self.layout.blocks.get(name)
         if biases is None or not inputs:
+            self.rules.append(f"{name}: its parts")
             return self._parts(call)
         rule = self.rule_here(is_layer=True)
+        self.rules.append(f"{name}: as a whole, {rule}")
         if rule.needs_signs:
             check_weights(self.shares.batch)
         value = call.value()
@@ -251,6 +192,7 @@ class SurrogateRun:
         if self._last is None or self._last[0] is not u or self._last[1] != u._version:
             return None
         _, _, given, rule = self._last
+        self.note_rule("folded into the block before")
         self.bypassed.append(u)
         self.blocks -= 1  # what is folded into a block is one with it
         output = self.passed(value, given.scaled(factor, shift), rule)
