@@ -6,7 +6,17 @@ import torch
 from torch_geometric.data import Data
 from torch_geometric.nn import GCNConv
 
-from skgnnx import GNNExplainer, InputXGradient, Instances, RandomExplainer, SensitivityAnalysis
+from skgnnx import (
+    GNNLRP,
+    LRP,
+    GNNExplainer,
+    GuidedBackprop,
+    InputXGradient,
+    Instances,
+    IntegratedGradients,
+    RandomExplainer,
+    SensitivityAnalysis,
+)
 from skgnnx.testing.networks import CONVS, EDGE_WIDTH, NUM_RELATIONS, Network
 from skgnnx.testing.predictions import require_prediction_survives
 from skgnnx.testing.running import explained, plain_outputs
@@ -22,6 +32,10 @@ pytestmark = [
 EXPLAINERS = [
     lambda model: SensitivityAnalysis(model),
     lambda model: InputXGradient(model, mask="node_feature"),
+    lambda model: GuidedBackprop(model, mask="node"),
+    lambda model: IntegratedGradients(model, n_steps=3, max_steps=3, tol=1e9),
+    lambda model: LRP(model, mask="edge"),
+    lambda model: GNNLRP(model),
     lambda model: GNNExplainer(model, epochs=3, feature_mask="feature"),
     lambda model: RandomExplainer(model),
 ]
