@@ -179,10 +179,13 @@ class ConvCall:
         A block is linear in its inputs, its weights count once, and no weight is subtracted. The layer is asked with
         numbers that hide nothing.
         """
+        given = self.given
         try:
             return self._biases()
         except Exception:  # whatever a layer says about numbers that are not the user's: its parts may be blocks
             return None
+        finally:
+            self.given = given
 
     def _biases(self) -> frozenset[str] | None:
         random = torch.Generator().manual_seed(0)
