@@ -69,8 +69,8 @@ class LRP(BackwardExplainer):
     Walks", TPAMI 2022. The sign-split gamma equals theirs where inputs are not negative. Batch normalisation is folded
     into the layer before it; divisors, as in layer normalisation, are constants; ReLU and other elementwise activations
     hand on what they get; each factor of a product gets half. Each instance has "score", "bias_share" and "gap" as
-    extras, and "rules": how relevance passed each layer, as a whole or by its parts, and by which rule. Other
-    parameters are those of `BaseExplainer`.
+    extras, and "rules": how relevance passed each layer, as a whole or by its parts, and by which rule. Forward
+    hooks on parts inside a layer see its extra runs. Other parameters are those of `BaseExplainer`.
 
     Examples
     --------
