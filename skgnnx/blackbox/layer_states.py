@@ -152,12 +152,11 @@ def _place_of_readout(gnn: OpenBox) -> int | None:
 
     Small graphs tell, on which units are awake and no graph is its only node.
     """
-    batch = probe_batch(gnn.X, [path(4, both_ways=True), path(3, both_ways=True)], gnn.device)
-    try:
-        with torch.no_grad(), _observed(gnn.box.model, batch.num_nodes) as observed:
-            gnn.plain_argument(batch, distinct_features(batch))
-    except (RuntimeError, IndexError, ValueError):
+    if gnn.trace.fixed_size:
         return None
+    batch = probe_batch(gnn.X, [path(4, both_ways=True), path(3, both_ways=True)], gnn.device)
+    with torch.no_grad(), _observed(gnn.box.model, batch.num_nodes) as observed:
+        gnn.plain_argument(batch, distinct_features(batch))
     found = _pooled(observed, batch)
     made_so_far = [one is found for one in observed.made]
     return None if found is None else len(made_so_far) - made_so_far.index(True)

@@ -274,6 +274,11 @@ def other_features(batch: GraphBatch, scale: float) -> Iterator[Tensor]:
         of_node = (node.double() * 0.6180339887).frac().to(x.dtype).view(-1, *(1,) * (x.dim() - 1))
         wave = (of_node + (column * 0.7548776662).frac().to(x.dtype)).frac_()
         yield wave.mul_(2 * scale).sub_(scale).sub_(x)
+    if not x.is_floating_point() and x.dtype != torch.bool and x.numel() and int(values.min()) >= 0:
+        # Categories up to the largest of their column: another one for every entry, or as many as there are.
+        last = torch.from_numpy(np.asarray(values.max(axis=0))).to(x)
+        step = 1 + node.view(-1, *(1,) * (x.dim() - 1)) % last.clamp(min=1)
+        yield ((x + step) % (last + 1)).to(x.dtype)
     yield torch.from_numpy(values[(batch.graphs.node_id * 7 + 3) % len(values)]).to(batch.device)
 
 

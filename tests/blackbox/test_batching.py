@@ -13,10 +13,12 @@ from torch_geometric import nn as layers
 from torch_geometric.data import Data
 
 from skgnnx import Instances, config_context
+from skgnnx.blackbox import BlackBox
 from skgnnx.blackbox.batching import Cut
 from skgnnx.graphs.batch import GraphBatch
 from skgnnx.graphs.computation_graph import whole_graphs
 from skgnnx.testing import strategies
+from skgnnx.testing.networks import Network
 
 
 class Reused(nn.Module):
@@ -562,3 +564,12 @@ def test_models_that_refuse_small_parts_or_several_graphs_get_what_they_take(few
             expected = model(data.x, data.edge_index[:, :0])[nodes][torch.from_numpy(batch.positions)]
             torch.testing.assert_close(gnn.forward(batch), gnn.reference[torch.from_numpy(batch.positions)])
             torch.testing.assert_close(gnn.forward(batch, edge_mask=mask), expected)
+
+
+@pytest.mark.filterwarnings("ignore:Network mixes")
+def test_networks_that_mix_are_seen_on_categories():
+    """Other categories are asked of every node, also where a shuffle of three nodes leaves each in its place."""
+    data = Data(x=torch.tensor([[3, 4, 4], [4, 2, 0], [1, 3, 4]]), edge_index=torch.tensor([[2, 2, 0], [1, 2, 2]]))
+    X = Instances.from_nodes(data, [0, 1, 2])
+    with BlackBox(Network("mixing", "node", categories=True)).open(X) as gnn:
+        assert [len(batch) for batch in gnn.batches()] == [1, 1, 1]
