@@ -144,7 +144,7 @@ class OpenBox(Opening):
     def node_inputs(self, batch: GraphBatch) -> Tensor:
         """Return the node features, or the outputs of the embeddings that read them side by side (N, D)."""
         if self._has_float_features or batch.x is None:
-            return self.float_features(batch)
+            return self.float_features(batch, "InputXGradient(mask='edge')")  # edges are scored by features, too
         return self._embeddings.values(batch)
 
     def as_input(self, x: Tensor | None) -> Any:

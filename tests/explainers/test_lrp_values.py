@@ -4,9 +4,10 @@ import pytest
 import torch
 from relevance_networks import CONVS, WIRINGS, graphs, made, mlp
 from torch import nn
-from torch_geometric.nn import GINEConv, global_add_pool
+from torch_geometric.data import Data
+from torch_geometric.nn import GCNConv, GINEConv, global_add_pool
 
-from skgnnx import GNNLRP, LRP, ExcitationBP, Instances
+from skgnnx import CAM, GNNLRP, LRP, ExcitationBP, InputXGradient, Instances
 from skgnnx.blackbox.relevance import Rules, Surrogate
 from skgnnx.testing.snapshots import differences, snapshot
 from skgnnx.testing.untouched import CallCounter, used_model
@@ -75,3 +76,32 @@ def test_nothing_is_touched_even_if_the_model_raises(method, raise_at):
         with pytest.raises(RuntimeError, match="raised on purpose"):
             method(model).explain(X)
     assert not differences(before, snapshot(model, X))
+
+
+@pytest.mark.parametrize("method", [LRP, GNNLRP, ExcitationBP])
+@pytest.mark.parametrize("mask", ["node", "edge"])
+@pytest.mark.parametrize("conv", ["gcn", "gin", "gat"])
+def test_nothing_outside_of_the_receptive_field(method, mask, conv):
+    line = torch.tensor([[0, 1, 2, 3, 4, 5, 6, 7], [1, 2, 3, 4, 5, 6, 7, 8]])
+    data = Data(x=torch.rand(9, 4, dtype=torch.float64), edge_index=torch.cat([line, line.flip(0)], dim=1))
+    E = method(made(conv, level="node"), mask=mask).explain(Instances.from_nodes(data, [0], target=1))
+    near = (torch.arange(9) < 3) if mask == "node" else (data.edge_index < 3).all(0)
+    assert (E[0][~near.numpy()] == 0).all()
+
+
+class WithoutFeatures(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = GCNConv(1, 3)
+
+    def forward(self, edge_index):
+        return self.conv(torch.ones(int(edge_index.max()) + 1, 1), edge_index)
+
+
+@pytest.mark.parametrize("method", [CAM, LRP, GNNLRP, ExcitationBP])
+def test_without_features_advice_can_be_followed(method):
+    ring = torch.tensor([[0, 1, 2, 3], [1, 2, 3, 0]])
+    model, X = WithoutFeatures(), Instances.from_nodes(Data(edge_index=ring, num_nodes=4), target=1)
+    with pytest.raises(TypeError, match=r"Got no 'x'; use InputXGradient\(mask='edge'\)"):
+        method(model.eval()).explain(X)
+    assert len(InputXGradient(model, mask="edge").explain(X)) == 4
