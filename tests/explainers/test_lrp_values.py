@@ -47,7 +47,7 @@ def scores_of(model, X, rule):
 def test_values_have_no_other_bits(rule):
     X = Instances.from_graphs(graphs(), target=1)
     networks = [("gcn", wiring) for wiring in WIRINGS] + [("gin", "plain")]
-    # The product with stacked matrices of ARMAConv takes another kernel where gradients are wanted.
+    # ARMAConv, which multiplies stacked matrices, differs by one rounding; why is not known.
     networks += [(conv, "plain") for conv in CONVS if conv not in ("gcn", "gin", "arma")]
     for conv, wiring in networks:
         watched, plain = scores_of(made(conv, wiring), X, rule)
@@ -83,7 +83,10 @@ def test_nothing_is_touched_even_if_the_model_raises(method, raise_at):
 @pytest.mark.parametrize("conv", ["gcn", "gin", "gat"])
 def test_nothing_outside_of_the_receptive_field(method, mask, conv):
     line = torch.tensor([[0, 1, 2, 3, 4, 5, 6, 7], [1, 2, 3, 4, 5, 6, 7, 8]])
-    data = Data(x=torch.rand(9, 4, dtype=torch.float64), edge_index=torch.cat([line, line.flip(0)], dim=1))
+    random = torch.Generator().manual_seed(2)
+    data = Data(
+        x=torch.rand(9, 4, generator=random, dtype=torch.float64), edge_index=torch.cat([line, line.flip(0)], dim=1)
+    )
     E = method(made(conv, level="node"), mask=mask).explain(Instances.from_nodes(data, [0], target=1))
     near = (torch.arange(9) < 3) if mask == "node" else (data.edge_index < 3).all(0)
     assert (E[0][~near.numpy()] == 0).all()

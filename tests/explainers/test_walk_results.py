@@ -160,6 +160,17 @@ class Residual(Branching):
         return self.head(global_add_pool(h + self.convs[1](h, edge_index).relu(), batch))
 
 
+class FromTheStart(Branching):
+    def forward(self, x, edge_index, batch=None):
+        batch = torch.zeros(len(x), dtype=torch.long) if batch is None else batch
+        h = self.start(x, edge_index).relu() + self.lift(x)
+        return self.head(global_add_pool(self.convs[1](h, edge_index).relu(), batch))
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.start = GraphConv(self.lift.in_features, 6)
+
+
 class Jumping(Branching):
     def run(self, h, edge_index, batch):
         first = self.convs[0](h, edge_index).relu()
@@ -192,6 +203,7 @@ class VirtualNode(Branching):
     ("net", "reason"),
     [
         (Residual, "bypasses the cut after 'convs.1' .residual or jumping knowledge.; use LRP, or mask='edge'"),
+        (FromTheStart, "bypasses the cut after 'start' .residual or jumping knowledge.; use LRP, or mask='edge'"),
         (Jumping, "bypasses the cut after 'convs.1' .residual or jumping knowledge.; use LRP, or mask='edge'"),
         (Normalised, "by messages only. Got others between 'convs.0' and what follows, .* use LRP"),
         (NormalisedFirst, "by messages only. Got others before 'convs.0', .* use LRP"),

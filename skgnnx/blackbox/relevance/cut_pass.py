@@ -134,7 +134,7 @@ def _check_cuts(cut: CutPass) -> None:
     """Raise TypeError if something leads past a boundary."""
     earlier = [cut.passed.x, *cut.states]
     for number, output in enumerate([*cut.before[1:], cut.passed.scores], start=1):
-        past = [*earlier[1:number], *([] if cut.before[0] is cut.passed.x else earlier[:1])]
+        past = earlier[:number]
         if not (past and output.requires_grad):
             continue
         slopes = torch.autograd.grad(output.sum(), past, retain_graph=True, allow_unused=True)
