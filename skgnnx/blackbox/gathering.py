@@ -36,6 +36,18 @@ class Masks:
     extras: dict[str, list[Any]] = field(default_factory=dict)
 
 
+def entry_masks(batch: GraphBatch, kind: str, values: Tensor, extras: dict[str, list[Any]] | None = None) -> Masks:
+    """Return scores of the entries of the node features (N, ...) as they are, or their sums by node or by feature."""
+    masks = Masks(extras={} if extras is None else extras)
+    if kind == "node":
+        masks.node = values.flatten(1).sum(1)
+    elif kind == "node_feature":
+        masks.node_feature = values
+    else:
+        masks.feature = batch.sum_nodes(values)
+    return masks
+
+
 def layer_masks(batch: GraphBatch, values: Tensor) -> list[np.ndarray]:
     """Return for each instance what the edges that reach its prediction have in each layer (L, E), as (L, entries)."""
     return [part.T for part in batch.split(values.T, "edge")]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar, Literal
 
 from skgnnx.blackbox import OpenBox
-from skgnnx.blackbox.gathering import Masks
+from skgnnx.blackbox.gathering import Masks, entry_masks
 from skgnnx.blackbox.relevance.excitation import ExcitationPass, nonnegative
 from skgnnx.explainers.backward import BackwardExplainer
 from skgnnx.explainers.base import explainer
@@ -84,8 +84,4 @@ class ExcitationBP(BackwardExplainer):
             mass = mass.less(other)
         if mass.gates is not None:
             return Masks(edge=mass.gates.sum(0), extras=extras)
-        if self.mask == "node":
-            return Masks(node=mass.x.flatten(1).sum(1), extras=extras)
-        if self.mask == "node_feature":
-            return Masks(node_feature=mass.x, extras=extras)
-        return Masks(feature=batch.sum_nodes(mass.x), extras=extras)
+        return entry_masks(batch, self.mask, mass.x, extras)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 from skgnnx.blackbox import OpenBox
-from skgnnx.blackbox.gathering import Masks, layer_masks
+from skgnnx.blackbox.gathering import Masks, entry_masks, layer_masks
 from skgnnx.blackbox.open_box import ForwardPass
 from skgnnx.explainers.backward import BackwardExplainer, wanted_input
 from skgnnx.explainers.base import explainer
@@ -70,6 +70,4 @@ class GuidedBackprop(BackwardExplainer):
         if self.mask == "edge":
             layers = {"layer_masks": layer_masks(batch, guided)} if self.per_layer else {}
             return Masks(edge=guided.sum(0) if self.per_layer else guided, extras=layers)
-        if self.mask == "node":
-            return Masks(node=guided.flatten(1).sum(1))
-        return Masks(node_feature=guided) if self.mask == "node_feature" else Masks(feature=batch.sum_nodes(guided))
+        return entry_masks(batch, self.mask, guided)

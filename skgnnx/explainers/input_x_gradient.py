@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 from skgnnx.blackbox import OpenBox
-from skgnnx.blackbox.gathering import Masks, layer_masks
+from skgnnx.blackbox.gathering import Masks, entry_masks, layer_masks
 from skgnnx.blackbox.open_box import ForwardPass
 from skgnnx.explainers.backward import BackwardExplainer, wanted_input
 from skgnnx.explainers.base import explainer
@@ -57,6 +57,4 @@ class InputXGradient(BackwardExplainer):
         if self.mask == "edge":
             layers = {"layer_masks": layer_masks(batch, share)} if self.per_layer else {}
             return Masks(edge=share.sum(0) if self.per_layer else share, extras=layers)
-        if self.mask == "node":
-            return Masks(node=share.flatten(1).sum(1))
-        return Masks(node_feature=share) if self.mask == "node_feature" else Masks(feature=batch.sum_nodes(share))
+        return entry_masks(batch, self.mask, share)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from skgnnx.blackbox import OpenBox
-from skgnnx.blackbox.gathering import Masks, layer_masks, layer_nodes
+from skgnnx.blackbox.gathering import Masks, entry_masks, layer_masks, layer_nodes
 from skgnnx.blackbox.relevance import RelevancePass, Rules, Surrogate, check_gap, shares
 from skgnnx.explainers.backward import BackwardExplainer
 from skgnnx.explainers.base import explainer
@@ -109,8 +109,4 @@ class LRP(BackwardExplainer):
             extras |= {"loop_masks": layer_nodes(batch, loops), "layer_nodes": layer_nodes(batch, states)}
         if edges is not None and self.mask == "edge":
             return Masks(edge=edges.sum(0), extras=extras)
-        if self.mask == "node":
-            return Masks(node=found.x.flatten(1).sum(1), extras=extras)
-        if self.mask == "node_feature":
-            return Masks(node_feature=found.x, extras=extras)
-        return Masks(feature=batch.sum_nodes(found.x), extras=extras)
+        return entry_masks(batch, self.mask, found.x, extras)
