@@ -208,15 +208,23 @@ class OpenBox(Opening):
 
     def copies(self, batch: GraphBatch, most: int) -> GraphBatch:
         """Return up to so many copies of a batch as one batch, as long as that is faster than one after the other."""
-        fitting = min(ROWS_AT_ONCE, self._runs.rows_at_once) // max(batch.num_nodes + batch.num_edges, 1)
-        number = min(fitting, most)
-        if number <= 1 or not self._keeps_copies_apart(batch):
+        number = min(self.rows_of_copies // max(batch.num_nodes + batch.num_edges, 1), most)
+        if number <= 1 or not self.keeps_copies_apart(batch):
             return batch
         number = -(-most // -(-most // number))  # about the same in every run
         copies = batch.take(np.tile(np.arange(len(batch)), number))
-        return copies if self._batcher.settles(copies) else batch
+        return copies if self.settles(copies) else batch
 
-    def _keeps_copies_apart(self, batch: GraphBatch) -> bool:
+    @property
+    def rows_of_copies(self) -> int:
+        """How many nodes and edges copies that run together may have."""
+        return min(ROWS_AT_ONCE, self._runs.rows_at_once)
+
+    def settles(self, copies: GraphBatch) -> bool:
+        """Return True if copies of instances give what these give, with as many shortcuts as that takes away."""
+        return self._batcher.settles(copies)
+
+    def keeps_copies_apart(self, batch: GraphBatch) -> bool:
         """Return True if copies may share a batch; what several instances have shown, a lone one has to be asked."""
         if len(self.X) > 1:
             return not self._runs.mixes_batch

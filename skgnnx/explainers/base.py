@@ -85,6 +85,7 @@ class BaseExplainer(SharedModelMixin, TransformerMixin, BaseEstimator):
 
     masks_: ClassVar[tuple[str, ...]] = ("edge",)
     taxonomy: ClassVar[Taxonomy] = Taxonomy()
+    removes_edges: ClassVar[bool] = False  # whether batches hold what degrees without some edges are computed from
     check_params_: ClassVar[dict[str, Any]] = {}  # what keeps the public checks fast
 
     def fit(self, X: Any, y: Any = None) -> Self:
@@ -279,7 +280,8 @@ class BaseExplainer(SharedModelMixin, TransformerMixin, BaseEstimator):
                 return self._explain_each(gnn, batch, seed, [batch.for_target(target) for target in asked])
 
             gathered = [Gathered(self._kind()) for _ in asked or [0]]
-            for batch in gnn.batches(batch_size=self.batch_size, max_edges=self.max_edges, random_state=seed):
+            cut: dict[str, Any] = {"removal": self.removes_edges, "max_edges": self.max_edges, "random_state": seed}
+            for batch in gnn.batches(batch_size=self.batch_size, **cut):
                 for part, masks, error in attempts(explain_batch, batch, keep_going=self.on_error == "nan"):
                     add_to_all(gathered, gnn, part, masks, error)
                 if self.verbose:

@@ -1,0 +1,157 @@
+"""Many changed versions of the instances of a batch, run as copies in as few forward passes as fit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from skgnnx.blackbox import heads
+from skgnnx.blackbox.open_box import OpenBox
+from skgnnx.blackbox.opening import of_targets
+from skgnnx.blackbox.trimming import Trim
+from skgnnx.graphs.batch import GraphBatch
+
+Run = Callable[[GraphBatch, slice], Tensor]
+
+
+class Variants:
+    """Versions of the instances of a batch, each changed in a way of its own, without gradient.
+
+    What belongs to the edges or nodes of all versions is handed over as one flat array: the edges of the first version
+    in the order of the batch, then those of the second, and so on, from ``edge_ptr`` and ``node_ptr``.
+
+    Parameters
+    ----------
+    gnn : OpenBox
+    batch : GraphBatch
+    owner : ndarray of int, shape (V,)
+        Instance of which each version is a copy, by its position in the batch.
+
+    Attributes
+    ----------
+    node_ptr, edge_ptr : ndarray of int, shape (V + 1,)
+        First node and first edge of each version in flat arrays, and how many there are.
+    targets : Tensor of shape (V,)
+        Explained class or column of each version.
+    """
+
+    def __init__(self, gnn: OpenBox, batch: GraphBatch, owner: np.ndarray) -> None:
+        self.owner = np.asarray(owner, dtype=np.int64)
+        self.targets = batch.targets[torch.from_numpy(self.owner).to(batch.device)]  # type: ignore[index]
+        self.node_ptr, self.edge_ptr = (
+            np.concatenate([[0], np.cumsum(np.diff(ptr)[self.owner])])
+            for ptr in (batch.graphs.node_ptr, batch.graphs.edge_ptr)
+        )
+        self._gnn = gnn
+        self._batch = batch
+        self._trim: Trim | None = None
+
+    def __len__(self) -> int:
+        return len(self.owner)
+
+    def keep_edges(self, keep: np.ndarray) -> Tensor:
+        """Return raw outputs (V, C) with a shorter list of edges, degrees computed afresh; nodes stay.
+
+        Parameters
+        ----------
+        keep : ndarray of bool, one per edge of each version
+            The batch must have been cut for it, see `BaseExplainer.removes_edges`.
+        """
+
+        def run(copies: GraphBatch, part: slice) -> Tensor:
+            return self._gnn.forward(copies.keep_edges(keep[self.edges(part)]))
+
+        return self.outputs(run)
+
+    def under_masks(self, masks: Tensor | Sequence[Tensor]) -> Tensor:
+        """Return raw outputs (V, C) with messages multiplied by factors; normalisation stays that of all edges.
+
+        Parameters
+        ----------
+        masks : Tensor, one factor per edge of each version, or sequence of such
+            For all propagate calls, or for each of them.
+        """
+
+        def run(copies: GraphBatch, part: slice) -> Tensor:
+            edges = self.edges(part)
+            here = masks[edges] if torch.is_tensor(masks) else [mask[edges] for mask in masks]
+            return self._gnn.forward(copies, edge_mask=here)
+
+        return self.outputs(run)
+
+    def with_features(self, features: Callable[[GraphBatch, slice], Tensor]) -> Tensor:
+        """Return raw outputs (V, C) with other node features.
+
+        Parameters
+        ----------
+        features : callable
+            From some of the versions as one batch, and which of all they are, to their node features (N, F).
+        """
+
+        def run(copies: GraphBatch, part: slice) -> Tensor:
+            return self._gnn.forward(copies, x=features(copies, part))
+
+        return self.outputs(run)
+
+    def outputs(self, run: Run) -> Tensor:
+        """Return raw outputs (V, C) of versions that a function changes and runs.
+
+        Parameters
+        ----------
+        run : callable
+            From unchanged copies, as one batch, and which of all versions they are, to their raw outputs.
+        """
+        with torch.no_grad():
+            found = [run(copies, part) for copies, part in self._parts()]
+        like = self._gnn.reference
+        return torch.cat(found) if found else torch.empty((0, like.shape[1]), dtype=like.dtype, device=like.device)
+
+    def nodes(self, part: slice) -> slice:
+        """Return where the nodes of some versions are in flat arrays."""
+        return slice(self.node_ptr[part.start], self.node_ptr[part.stop])
+
+    def edges(self, part: slice) -> slice:
+        """Return where the edges of some versions are in flat arrays."""
+        return slice(self.edge_ptr[part.start], self.edge_ptr[part.stop])
+
+    def values(self, outputs: Tensor) -> Tensor:
+        """Return the probability of the target of each version (V,), in float64; its value in a regression."""
+        return of_targets(heads.probabilities(self._gnn.kind_of_output, outputs.double()), self.targets)
+
+    def log_values(self, outputs: Tensor) -> Tensor:
+        """Return the log-probability of the target of each version (V,), in float64; its value in a regression."""
+        kind = self._gnn.kind_of_output
+        found = outputs.double() if kind == "regression" else heads.log_probabilities(kind, outputs.double())
+        return of_targets(found, self.targets)
+
+    def predicted(self, outputs: Tensor) -> Tensor:
+        """Return the class that the model predicts for each version (V,)."""
+        return heads.predicted(self._gnn.kind_of_output, outputs, self._gnn.box.threshold)
+
+    def _parts(self) -> Iterator[tuple[GraphBatch, slice]]:
+        """Yield runs of versions that fit the memory budget, as unchanged copies."""
+        most = len(self) if self._gnn.keeps_copies_apart(self._batch) else 1
+        size, start = self.node_ptr + self.edge_ptr, 0
+        owner, copies = None, self._batch
+        while start < len(self):
+            stop = int(np.searchsorted(size, size[start] + self._gnn.rows_of_copies, side="right")) - 1
+            stop = min(max(stop, start + 1), start + most, len(self))
+            if owner is None or not np.array_equal(owner, self.owner[start:stop]):
+                owner = self.owner[start:stop]
+                copies = self._copies(owner)
+            yield copies, slice(start, stop)
+            start = stop
+
+    def _copies(self, owner: np.ndarray) -> GraphBatch:
+        """Return copies of instances; the first ones show how much layers may leave out of them."""
+        copies = self._batch.take(owner)
+        if self._trim is not None:
+            copies.trim = int(self._trim)
+            return copies
+        if not self._gnn.settles(copies):
+            self._gnn.setup.put(copies, Trim.NONE)
+        self._trim = Trim(copies.trim)
+        return copies
