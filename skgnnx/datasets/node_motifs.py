@@ -1,16 +1,14 @@
-"""One graph with planted motifs: a node's label is its role in a motif."""
+"""One Barabasi-Albert graph with planted motifs: a node's label is its role in a motif."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.random import RandomState
 from sklearn.utils import Bunch, check_random_state
 
 from skgnnx.datasets.arguments import check_arguments
-from skgnnx.datasets.planting import HOUSE, PlantedGraph, add_random_edges, as_data, barabasi_albert, plant
+from skgnnx.datasets.motif_bunch import add_noise, check_planting, node_bunch, places
+from skgnnx.datasets.planting import HOUSE, barabasi_albert, plant
 from skgnnx.graphs import Instances
 from skgnnx.validation import Interval
 
@@ -83,22 +81,14 @@ def make_ba_shapes(
     (700, 2055, 480)
     """
     name = "make_ba_shapes"
-    check_arguments(
-        name, m=(m, Interval(int, 1)), n_motifs=(n_motifs, Interval(int, 1)), noise=(noise, Interval(float, 0))
-    )
+    check_arguments(name, m=(m, Interval(int, 1)))
     check_arguments(name, n_base=(n_base, Interval(int, m + 1)))
-    check_arguments(name, attach=(attach, ("spaced", "random")), truth=(truth, ("own", "any")))
-    if attach == "spaced" and n_motifs > n_base:
-        raise ValueError(f"'n_motifs' must be at most n_base ({n_base}) with attach='spaced'. Got {n_motifs}.")
+    check_planting(name, n_base, n_motifs, noise, attach, truth)
     rng = check_random_state(random_state)
     base = barabasi_albert(n_base, m, rng)
-    anchors, joints = np.arange(n_motifs) * (n_base // n_motifs), np.zeros(n_motifs, dtype=np.int64)
-    if attach == "random":
-        anchors, joints = rng.randint(n_base, size=n_motifs), rng.randint(len(HOUSE), size=n_motifs)
-    planted = plant(base, n_base, HOUSE, anchors, joints)
-    # a share such as 0.29 of 100 is a hair below 29 in floating point
-    planted = add_random_edges(planted, int(noise * len(planted.pairs) + 1e-9), rng)
-    bunch = _node_bunch(planted, truth, _BA_SHAPES)
+    anchors, joints = places(n_base, n_motifs, HOUSE, attach, rng)
+    planted = add_noise(plant(base, n_base, HOUSE, anchors, joints), noise, rng)
+    bunch = node_bunch(planted, truth, _BA_SHAPES)
     first = n_base + len(HOUSE) * np.arange(n_motifs)
     protocol = first[n_motifs // 4 :]
     bunch.evaluation_index = {
@@ -107,28 +97,6 @@ def make_ba_shapes(
         "all_motif": np.flatnonzero(planted.node_motif >= 0),
     }
     return (bunch.data, bunch.target) if return_X_y else bunch
-
-
-def _node_bunch(planted: PlantedGraph, truth: str, description: str) -> Bunch:
-    edge_index, edge_motif = planted.directed()
-    node_motif, target = planted.node_motif, planted.roles
-    graph = as_data(edge_index, len(target), 1.0, target.copy())
-    motif_ids = {"node": node_motif, "edge": edge_motif}
-    masks: dict[str, Sequence[Any]] = {
-        kind: [None if own < 0 else motif_id == own if truth == "own" else motif_id >= 0 for own in node_motif]
-        for kind, motif_id in motif_ids.items()
-    }
-    return Bunch(
-        data=Instances.from_nodes(graph, truth=masks),
-        target=target,
-        graph=graph,
-        node_truth=node_motif >= 0,
-        edge_truth=edge_motif >= 0,
-        feature_truth=None,
-        motif_id=node_motif,
-        edge_motif_id=edge_motif,
-        DESCR=description,
-    )
 
 
 _BA_SHAPES = """BA-Shapes: houses on a Barabasi-Albert graph, node classification.

@@ -34,6 +34,7 @@ class Motif:
 # roles of the house: 1 in the middle, 2 at the bottom, 3 at the top; its node 0 is one of the middle
 HOUSE = Motif(edges=((0, 1), (1, 2), (2, 3), (0, 3), (0, 4), (1, 4)), roles=(1, 1, 2, 2, 3))
 FIVE_CYCLE = Motif(edges=((0, 1), (1, 2), (2, 3), (3, 4), (0, 4)), roles=(1, 1, 1, 1, 1))
+SIX_CYCLE = Motif(edges=((0, 1), (1, 2), (2, 3), (3, 4), (4, 5), (0, 5)), roles=(1, 1, 1, 1, 1, 1))
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,12 @@ def barabasi_albert(n: int, m: int, rng: np.random.RandomState) -> np.ndarray:
     """Draw a graph of preferential attachment: its (n - m) m undirected edges, smaller id first, sorted."""
     graph = networkx.barabasi_albert_graph(n, m, seed=int(rng.randint(2**31 - 1)))
     return np.unique(np.sort(np.array(graph.edges, dtype=np.int64), axis=1), axis=0)
+
+
+def binary_tree(height: int) -> np.ndarray:
+    """Return the edges of the balanced binary tree, parent first; the children of node v are 2 v + 1 and 2 v + 2."""
+    child = np.arange(1, 2 ** (height + 1) - 1)
+    return np.stack([(child - 1) // 2, child], axis=1)
 
 
 def plant(base: np.ndarray, num_base: int, motif: Motif, anchors: np.ndarray, joints: np.ndarray) -> PlantedGraph:
@@ -122,9 +129,14 @@ def add_random_edges(graph: PlantedGraph, count: int, rng: np.random.RandomState
         if u != v and (u, v) not in taken:
             taken.add((u, v))
             added.append((u, v))
+    return add_links(graph, np.array(added, dtype=np.int64).reshape(-1, 2))
+
+
+def add_links(graph: PlantedGraph, pairs: np.ndarray) -> PlantedGraph:
+    """Join pairs of nodes, smaller id first, by edges that belong to no motif."""
     return PlantedGraph(
-        pairs=np.concatenate([graph.pairs, np.array(added, dtype=np.int64).reshape(-1, 2)]),
-        pair_motif=np.concatenate([graph.pair_motif, np.full(count, -1)]),
+        pairs=np.concatenate([graph.pairs, pairs]),
+        pair_motif=np.concatenate([graph.pair_motif, np.full(len(pairs), -1)]),
         node_motif=graph.node_motif,
         roles=graph.roles,
     )

@@ -143,7 +143,7 @@ def test_return_X_y(shapes):
         ({"noise": 1000.0}, "must leave a simple graph"),
         ({"attach": "middle"}, "The 'attach' parameter of make_ba_shapes must be ('spaced'|'own') or"),
         ({"truth": "none"}, "The 'truth' parameter of make_ba_shapes must be ('spaced'|'own') or"),
-        ({"n_motifs": 301}, "must be at most n_base"),
+        ({"n_motifs": 301}, "must be at most the number of nodes of the base graph"),
     ],
 )
 def test_bad_parameters(parameters, sentence):
