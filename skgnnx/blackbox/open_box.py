@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -15,7 +15,9 @@ from skgnnx.blackbox import heads
 from skgnnx.blackbox.embeddings import Embedded, NodeEmbeddings
 from skgnnx.blackbox.guided import GuidedReLUs, check_guidable
 from skgnnx.blackbox.masked_features import MaskedFeatures, masked_features
+from skgnnx.blackbox.message_gates import CallMessages, Recording, by_run
 from skgnnx.blackbox.opening import Opening, of_targets
+from skgnnx.blackbox.plan import EdgeMask
 from skgnnx.blackbox.recording import HiddenState, recorded
 from skgnnx.graphs.batch import GraphBatch
 
@@ -29,16 +31,15 @@ class OpenBox(Opening):
     _is_guidable = False
     _copies_stay_apart: bool | None = None
 
-    def forward(
-        self, batch: GraphBatch, x: Tensor | None = None, edge_mask: Tensor | Sequence[Tensor] | None = None
-    ) -> Tensor:
+    def forward(self, batch: GraphBatch, x: Tensor | None = None, edge_mask: EdgeMask = None) -> Tensor:
         """Return the raw output (B, C) of a batch; differentiable in `x` and `edge_mask`.
 
-        Where the node features are whole numbers, `x` are values of `node_inputs`.
+        Where the node features are whole numbers, `x` are values of `node_inputs`. `MessageGates` in place of a mask
+        replace messages instead of scaling them.
         """
         return self._rows(self._raw(batch, x, edge_mask), batch)
 
-    def _raw(self, batch: GraphBatch, x: Tensor | None, edge_mask: Tensor | Sequence[Tensor] | None) -> Tensor:
+    def _raw(self, batch: GraphBatch, x: Tensor | None, edge_mask: EdgeMask) -> Tensor:
         if edge_mask is not None:
             self.check_maskable()
         return self.setup.run(batch, self.as_input(x), edge_mask)
@@ -181,6 +182,13 @@ class OpenBox(Opening):
         with torch.no_grad(), recorded(self.box.model) as states:
             self.call(batch)
         return states
+
+    def messages(self, batch: GraphBatch) -> list[CallMessages]:
+        """Return the messages of every propagate call of the model as it is, without gradient."""
+        recording = Recording()
+        with torch.no_grad():
+            self._raw(batch, None, recording)
+        return by_run(recording.calls)
 
     def forward_pass(self, batch: GraphBatch, wanted: str) -> ForwardPass:
         """Run a batch once and keep what the gradient of any target's score needs.

@@ -22,6 +22,7 @@ from skgnnx.blackbox.hooks import Nodes
 from skgnnx.blackbox.lazy_features import WIDE, lazy, rows_of
 from skgnnx.blackbox.masked_features import masked_features
 from skgnnx.blackbox.masked_run import MaskedRun
+from skgnnx.blackbox.message_run import MessageRun, MessageVisitor
 from skgnnx.blackbox.probe_graphs import tournament_batch
 from skgnnx.blackbox.pyg_compat import ends_of_call, message_passing_modules, multiplies
 from skgnnx.blackbox.receptive_field import ModelTrace
@@ -33,6 +34,7 @@ from skgnnx.graphs.instances import Instances
 from skgnnx.graphs.unions import by_distance, unlinked
 
 PLAN = ("plan",)
+EdgeMask = Tensor | Sequence[Tensor] | MessageVisitor | None
 
 
 class Setup:
@@ -95,10 +97,10 @@ class Setup:
         batch.trim = int(trim)
         batch.memo[PLAN] = Plan(self, batch, trim)
 
-    def run(
-        self, batch: GraphBatch, x: Tensor | Embedded | None = None, mask: Tensor | Sequence[Tensor] | None = None
-    ) -> Tensor:
+    def run(self, batch: GraphBatch, x: Tensor | Embedded | None = None, mask: EdgeMask = None) -> Tensor:
         """Return the raw output of the model on a batch, with other node features or under an edge mask."""
+        if isinstance(mask, MessageVisitor) and self.plan(batch).trim != Trim.NONE:
+            self.put(batch, Trim.NONE)
         try:
             return self.plan(batch).run(x, mask)
         except NeedsAllEdgesError:
@@ -194,15 +196,17 @@ class Plan:
             for layer, handed in known.items()
         }
 
-    def run(self, x: Tensor | Embedded | None = None, mask: Tensor | Sequence[Tensor] | None = None) -> Tensor:
+    def run(self, x: Tensor | Embedded | None = None, mask: EdgeMask = None) -> Tensor:
         """Return the raw output of the model, with other node features or under an edge mask.
 
         Parameters
         ----------
         x : Tensor of shape (N, F) or Embedded, optional
-        mask : Tensor of shape (E,) or sequence of such, optional
-            In the order of the batch, as `x`.
+        mask : Tensor of shape (E,), sequence of such, or MessageVisitor, optional
+            In the order of the batch, as `x`; a visitor needs a plan that leaves nothing out.
         """
+        if isinstance(mask, MessageVisitor):
+            return MessageRun(self, mask)(x)
         run = MaskedRun(self, mask)
         output = run(self._ordered(x))
         self.num_rows = run.num_rows

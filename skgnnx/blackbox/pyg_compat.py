@@ -54,6 +54,18 @@ def nodes_of_call(inputs: Any, layer: MessagePassing) -> tuple[int | None, int |
     return None, None
 
 
+def states_of_call(inputs: Any, layer: MessagePassing) -> Any:
+    """Return the node states that a propagate call makes its messages of, one row per node first, None for none."""
+    _, _, given = inputs
+    for name in layer._user_args:
+        value = given.get(name[:-2]) if name.endswith("_j") else None
+        if torch.is_tensor(value):
+            return value.movedim(layer.node_dim, 0) if value.dim() > 1 else value
+        if isinstance(value, (tuple, list)) and len(value) == 2 and all(map(torch.is_tensor, value)):
+            return tuple(part.movedim(layer.node_dim, 0) if part.dim() > 1 else part for part in value)
+    return None
+
+
 def message_dim(layer: MessagePassing, message: Tensor) -> int:
     """Return the axis of a message tensor that runs over the edges."""
     return layer.node_dim if layer.node_dim >= 0 else message.dim() + layer.node_dim
