@@ -157,7 +157,7 @@ class Recording(MessageVisitor):
 
 
 def by_run(calls: Sequence[CallMessages]) -> list[CallMessages]:
-    """Return calls with the runs of layers numbered without gaps."""
+    """Return calls with the runs of their layers numbered without gaps, from the input on."""
     _, number = np.unique([call.run for call in calls], return_inverse=True)
     return [call._replace(run=int(n)) for call, n in zip(calls, number, strict=True)]
 

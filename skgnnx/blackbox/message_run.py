@@ -122,5 +122,5 @@ class MessageRun(MaskedRun):
 
 
 def width_of(rows: Tensor) -> int:
-    """Return how many numbers each row holds."""
+    """Return how many numbers each row of a tensor holds, which is one where it has a single axis."""
     return int(torch.Size(rows.shape[1:]).numel())
