@@ -102,10 +102,7 @@ class BaseExplainer(SharedModelMixin, TransformerMixin, BaseEstimator):
         -------
         self
         """
-        X = self._checked(X, reset=True)
-        self.n_features_in_ = X.num_units("feature", 0)
-        self.n_edge_features_in_ = width_of(X, "edge_attr")
-        self._fit(X)
+        self._fit(self._checked(X, reset=True))
         return self
 
     def _fit(self, X: Instances) -> None:
@@ -228,11 +225,13 @@ class BaseExplainer(SharedModelMixin, TransformerMixin, BaseEstimator):
         check_parameters(self)
         self._box()
         X = check_instances(X)
-        expected = getattr(self, "n_features_in_", None)
         got = X.num_units("feature", 0)
-        if not reset and expected is not None and got != expected:
+        if reset:
+            self.n_features_in_, self.n_edge_features_in_ = got, width_of(X, "edge_attr")
+        elif got != getattr(self, "n_features_in_", got):
             raise ValueError(
-                f"X must have {expected} node features, as in fit. Got {got}; apply the same preprocessing to both."
+                f"X must have {self.n_features_in_} node features, as in fit. Got {got}; apply the same preprocessing "
+                "to both."
             )
         return X
 
@@ -259,7 +258,8 @@ class BaseExplainer(SharedModelMixin, TransformerMixin, BaseEstimator):
         free = {"model", "batch_size", "n_jobs", "verbose", "on_error", "forward"}
         params = {name: value for name, value in plain_params(self).items() if name not in free}
         learned = {name: value for name, value in vars(self).items() if name.endswith("_") and not name.startswith("_")}
-        return joblib_hash([type(self).__name__, params, learned])
+        modules = [model_digest(learned.pop(name)) for name in list(learned) if hasattr(learned[name], "state_dict")]
+        return joblib_hash([type(self).__name__, params, learned, modules])
 
     def _root_seed(self) -> int:
         if isinstance(self.random_state, (int, np.integer)):

@@ -64,19 +64,44 @@ def instances_digest(X: Instances) -> str:
     str
         64 hexadecimal digits.
     """
+    digest = hashlib.sha256(f"{X.level};{X.exclude_link};{X.target is None}".encode())
+    for graph in _graph_digests(X):
+        digest.update(graph)
+    _add_array(digest, X.element)
+    if X.target is not None:
+        _add_array(digest, X.target)
+    return digest.hexdigest()
+
+
+def predictions_digests(X: Instances) -> list[bytes]:
+    """Return a digest of each instance: its graph and the element that is predicted, whatever the target.
+
+    Parameters
+    ----------
+    X : Instances
+        Any number of them.
+
+    Returns
+    -------
+    list of bytes
+        In the order of `X`, equal on every machine and in every process.
+    """
+    elements = np.ascontiguousarray(X.element).reshape(len(X), -1)
+    level = X.level.encode()
+    return [
+        hashlib.sha256(level + graph + element.tobytes()).digest()[:16]
+        for graph, element in zip(_graph_digests(X), elements, strict=True)
+    ]
+
+
+def _graph_digests(X: Instances) -> list[bytes]:
+    """Return a digest of the graph of each instance."""
     graphs, position = np.unique(X.graph_index, return_inverse=True)
     known = X.store.__dict__.setdefault("_digests", {})  # a store never changes
     for graph in graphs:
         if graph not in known:
             known[int(graph)] = _graph_digest(X, int(graph))
-    used = [known[graph] for graph in graphs]
-    digest = hashlib.sha256(f"{X.level};{X.exclude_link};{X.target is None}".encode())
-    for place in position:
-        digest.update(used[place])
-    _add_array(digest, X.element)
-    if X.target is not None:
-        _add_array(digest, X.target)
-    return digest.hexdigest()
+    return [known[graphs[place]] for place in position]
 
 
 def _graph_digest(X: Instances, graph: int) -> bytes:
