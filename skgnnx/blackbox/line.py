@@ -26,7 +26,7 @@ class Line:
     gnn : OpenBox
     batch : GraphBatch
     start, end : dict of str to Tensor
-        Inputs of `OpenBox.forward`: "x" (N, ...), "edge_mask" (E,), or both.
+        Inputs of `OpenBox.forward`: "x" (N, ...), "edge_mask" (E,) or one column per propagate call (E, L), or both.
     """
 
     def __init__(self, gnn: OpenBox, batch: GraphBatch, start: Inputs, end: Inputs) -> None:
@@ -119,7 +119,11 @@ class Line:
         if number not in self._copies:
             most = max(self._copies.values(), key=len)
             self._copies[number] = most.take(np.arange(number * len(self.batch)))
-        return self._gnn.all_scores(self._copies[number], **inputs)
+        given: dict[str, Any] = dict(inputs)
+        gates = inputs.get("edge_mask")
+        if gates is not None and gates.dim() > 1:
+            given["edge_mask"] = gates.unbind(1)
+        return self._gnn.all_scores(self._copies[number], **given)
 
 
 @lru_cache(maxsize=16)

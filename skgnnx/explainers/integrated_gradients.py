@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from skgnnx.blackbox import OpenBox
-from skgnnx.blackbox.gathering import Masks
+from skgnnx.blackbox.gathering import Masks, layer_masks
 from skgnnx.blackbox.line import Inputs, Integral, Line, integrated
 from skgnnx.explainers.backward import wanted_input
 from skgnnx.explainers.base import BaseExplainer, explainer
@@ -32,8 +32,9 @@ class IntegratedGradients(BaseExplainer):
 
     for the pre-softmax score :math:`s_c` of the target, by the Gauss-Legendre rule. For edges :math:`z` are gates on
     all messages of an edge, in every layer the same, which go from 0 to 1: a closed gate is no removed edge, degrees
-    stay. The number of steps of an instance is doubled until the sum is right up to `tol`, so that instances which need
-    few steps do not pay for others. Steps of small batches run together, as copies in one union.
+    stay. All gates move together, so what each layer has of the sum can be told. The number of steps of an instance is
+    doubled until the sum is right up to `tol`, so that instances which need few steps do not pay for others. Steps of
+    small batches run together, as copies in one union.
 
     Parameters
     ----------
@@ -46,6 +47,10 @@ class IntegratedGradients(BaseExplainer):
     joint : bool, default=False
         True moves gates and features together: edges and nodes (or what `mask` says) are both scored, in
         ``E.edge_mask`` and ``E.node_mask``, and the two sum to the change of the score.
+    per_layer : bool, default=False
+        True also leaves the shares of each propagate call in ``E.layer_masks``, where edges are scored: for each
+        instance an array (calls, entries), its columns in the order of ``E.entries(i, "edge")``; the score of an edge
+        is their sum.
     n_steps : int >= 1, default=50
         Steps to begin with, as many as captum takes.
     max_steps : int >= 1, default=400
@@ -62,7 +67,8 @@ class IntegratedGradients(BaseExplainer):
     Raises
     ------
     ValueError
-        If `baseline` does not fit the node features, or `n_steps` is more than `max_steps`.
+        If `baseline` does not fit the node features, `n_steps` is more than `max_steps`, or `per_layer` is asked for
+        where no edges are scored.
 
     Notes
     -----
@@ -84,6 +90,7 @@ class IntegratedGradients(BaseExplainer):
     mask: Literal["edge", "node", "node_feature", "feature"] = "edge"
     baseline: Literal["zero", "mean"] | np.ndarray | list | tuple = "zero"
     joint: bool = False
+    per_layer: bool = False
     n_steps: PositiveInt = 50
     max_steps: PositiveInt = 400
     tol: PositiveFloat = 0.01
@@ -109,6 +116,11 @@ class IntegratedGradients(BaseExplainer):
                 f"'n_steps' must be at most 'max_steps' of IntegratedGradients. Got {self.n_steps} and "
                 f"{self.max_steps}; lower the first or raise the second."
             )
+        if self.per_layer and not self._scores_edges():
+            raise ValueError(
+                f"'per_layer' of IntegratedGradients must be False where no edges are scored. Got mask={self.mask!r}; "
+                "use mask='edge' or joint=True."
+            )
         return X
 
     def name_left_out(self, E: Explanations, stacklevel: int = 4) -> None:
@@ -129,6 +141,9 @@ class IntegratedGradients(BaseExplainer):
                 stacklevel=stacklevel,
             )
 
+    def _scores_edges(self) -> bool:
+        return self.mask == "edge" or self.joint
+
     def _is_complete(self, score: Any, start: Any, gap: Any) -> Any:
         return gap <= self.tol * np.maximum(abs(score - start), SMALL_CHANGE * (abs(score) + abs(start)))
 
@@ -148,8 +163,9 @@ class IntegratedGradients(BaseExplainer):
                 batch, "node" if self.mask == "edge" else wanted_input(self.mask, False)
             ).detach()
             start["x"] = self._baseline_of(batch, end["x"])
-        if self.mask == "edge" or self.joint:
-            end["edge_mask"] = gnn.input_values(batch, "edge")
+        if self._scores_edges():
+            gates = gnn.input_values(batch, wanted_input("edge", self.per_layer))
+            end["edge_mask"] = gates.T.contiguous() if self.per_layer else gates
             start["edge_mask"] = torch.zeros_like(end["edge_mask"])
         return Line(gnn, batch, start, end)
 
@@ -171,7 +187,10 @@ class IntegratedGradients(BaseExplainer):
     def _masks(self, batch: GraphBatch, found: Integral) -> Masks:
         masks = Masks(extras=found.extras())
         if "edge_mask" in found.shares:
-            masks.edge = found.shares["edge_mask"]
+            share = found.shares["edge_mask"]
+            masks.edge = share.sum(1) if self.per_layer else share
+            if self.per_layer:
+                masks.extras["layer_masks"] = layer_masks(batch, share.T)
         if "x" in found.shares:
             share = found.shares["x"]
             if self.mask == "feature":
