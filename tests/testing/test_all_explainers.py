@@ -6,8 +6,16 @@ from skgnnx import GNNExplainer, SensitivityAnalysis
 from skgnnx.testing import all_explainers, checks
 from skgnnx.testing.checks import SLOW
 
+PAIRS = "check_explainers_leave_each_other_alone"  # of all with all; in every run, all are paired with one of them
+
+
+def marks_of(name, check_name):
+    is_slow = check_name in SLOW or (check_name == PAIRS and name != "GNNExplainer")
+    return [pytest.mark.slow] if is_slow else []
+
+
 CASES = [
-    pytest.param(cls, check, id=f"{name}-{check_name}", marks=[pytest.mark.slow] if check_name in SLOW else [])
+    pytest.param(cls, check, id=f"{name}-{check_name}", marks=marks_of(name, check_name))
     for name, cls in all_explainers()
     for check_name, check in checks().items()
 ]

@@ -34,6 +34,7 @@ def test_adapted_explainer_is_a_transformer(estimator, check):
     check(estimator)
 
 
+@pytest.mark.slow
 @parametrize_with_checks([ArrayAdapter(explainer) for explainer in OTHERS])
 def test_adapted_random_explainer_is_a_transformer(estimator, check):
     check(estimator)
