@@ -13,6 +13,7 @@ from skgnnx.explainers import (
     IntegratedGradients,
     RandomExplainer,
     SensitivityAnalysis,
+    SubgraphX,
 )
 from skgnnx.explainers.base import BaseExplainer
 from skgnnx.graphs import Explanations, Instance, Instances, check_instances, graphs_from_smiles
@@ -35,6 +36,7 @@ __all__ = [
     "LRP",
     "RandomExplainer",
     "SensitivityAnalysis",
+    "SubgraphX",
     "check_instances",
     "config_context",
     "cross_val_explain",

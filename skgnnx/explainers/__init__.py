@@ -11,6 +11,7 @@ from skgnnx.explainers.integrated_gradients import IntegratedGradients
 from skgnnx.explainers.lrp import LRP
 from skgnnx.explainers.random_explainer import RandomExplainer
 from skgnnx.explainers.sensitivity_analysis import SensitivityAnalysis
+from skgnnx.explainers.subgraphx import SubgraphX
 
 __all__ = [
     "CAM",
@@ -24,4 +25,5 @@ __all__ = [
     "LRP",
     "RandomExplainer",
     "SensitivityAnalysis",
+    "SubgraphX",
 ]

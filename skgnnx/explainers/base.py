@@ -86,6 +86,7 @@ class BaseExplainer(SharedModelMixin, TransformerMixin, BaseEstimator):
     masks_: ClassVar[tuple[str, ...]] = ("edge",)
     taxonomy: ClassVar[Taxonomy] = Taxonomy()
     removes_edges: ClassVar[bool] = False  # whether batches hold what degrees without some edges are computed from
+    chooses: ClassVar[bool] = False  # whether masks are a choice of units, 0 or 1, that is not cut at a sparsity
     check_params_: ClassVar[dict[str, Any]] = {}  # what keeps the public checks fast
 
     def fit(self, X: Any, y: Any = None) -> Self:
@@ -302,6 +303,7 @@ class BaseExplainer(SharedModelMixin, TransformerMixin, BaseEstimator):
             errors=gathered.errors(),
             extras=gathered.extras() | ({} if self.max_edges is None else {"sampled": gnn.sampled()}),
             sparsity=self.sparsity,
+            hard=self.chooses,
             model=gnn.box.model,
             model_digest=model_digest(gnn.box.model),
             explainer=type(self).__name__,

@@ -15,14 +15,14 @@ def join_explanations(parts: list[Explanations]) -> Explanations:
     """Join parts of one kind and level; see `Explanations.concat`."""
     if not parts:
         raise ValueError("The 'parts' of Explanations.concat must hold at least one. Got none.")
+    made = [part for part in parts if part.ok.any()] or parts  # a part that failed as a whole knows little of the model
     for i, part in enumerate(parts):
-        if part.kind != parts[0].kind or part.hard != parts[0].hard:
+        if part.kind != parts[0].kind or (part.hard != made[0].hard and part.ok.any()):
             raise ValueError(
                 f"All parts must have the same kind and be all hard or all soft. Got {_form(part)} at position {i}, "
-                f"{_form(parts[0])} before; use to_kind or at_sparsity first."
+                f"{_form(made[0])} before; use to_kind or at_sparsity first."
             )
     names = dict.fromkeys(name for part in parts for name in part.extras)
-    made = [part for part in parts if part.ok.any()] or parts  # a part that failed as a whole knows little of the model
     return Explanations(
         Instances.concat([part.instances for part in parts]),
         {kind: _joined_mask(parts, kind) for kind in dict.fromkeys(kind for part in parts for kind in part.masks)},
@@ -31,7 +31,7 @@ def join_explanations(parts: list[Explanations]) -> Explanations:
         errors=[error for part in parts for error in part.errors],
         extras={name: [v for part in parts for v in part.extras.get(name, [None] * len(part))] for name in names},
         sparsity=made[0].sparsity,
-        hard=parts[0].hard,
+        hard=made[0].hard,
         model=_common(made, "model"),
         model_digest=_common(made, "model_digest"),
         explainer=_common(made, "explainer") or "",
