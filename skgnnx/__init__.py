@@ -5,6 +5,7 @@ from skgnnx.explainers import (
     CAM,
     GNNLRP,
     LRP,
+    CausalScreening,
     ExcitationBP,
     GNNExplainer,
     GradCAM,
@@ -23,6 +24,7 @@ __version__ = "0.1.0.dev0"
 __all__ = [
     "BaseExplainer",
     "CAM",
+    "CausalScreening",
     "ExcitationBP",
     "Explanations",
     "GNNExplainer",

@@ -13,6 +13,7 @@ from skgnnx.blackbox.open_box import OpenBox
 from skgnnx.blackbox.opening import of_targets
 from skgnnx.blackbox.trimming import Trim
 from skgnnx.graphs.batch import GraphBatch
+from skgnnx.graphs.columns import ranges
 
 Run = Callable[[GraphBatch, slice], Tensor]
 
@@ -52,17 +53,19 @@ class Variants:
     def __len__(self) -> int:
         return len(self.owner)
 
-    def keep_edges(self, keep: np.ndarray) -> Tensor:
+    def keep_edges(self, keep: np.ndarray | Callable[[slice], np.ndarray]) -> Tensor:
         """Return raw outputs (V, C) with a shorter list of edges, degrees computed afresh; nodes stay.
 
         Parameters
         ----------
-        keep : ndarray of bool, one per edge of each version
-            The batch must have been cut for it, see `BaseExplainer.removes_edges`.
+        keep : ndarray of bool, one per edge of each version, or callable
+            What stays; a callable returns it for some versions, told as a slice of all, so that it need not be there
+            for all at once. The batch must have been cut for it, see `BaseExplainer.removes_edges`.
         """
 
         def run(copies: GraphBatch, part: slice) -> Tensor:
-            return self._gnn.forward(copies.keep_edges(keep[self.edges(part)]))
+            kept = keep(part) if callable(keep) else keep[self.edges(part)]
+            return self._gnn.forward(copies.keep_edges(kept))
 
         return self.outputs(run)
 
@@ -116,6 +119,11 @@ class Variants:
     def edges(self, part: slice) -> slice:
         """Return where the edges of some versions are in flat arrays."""
         return slice(self.edge_ptr[part.start], self.edge_ptr[part.stop])
+
+    def copied_edges(self, part: slice) -> np.ndarray:
+        """Return for the edges of some versions of which edges of the batch they are copies."""
+        owner = self.owner[part]
+        return ranges(self._batch.graphs.edge_ptr[owner], np.diff(self._batch.graphs.edge_ptr)[owner])
 
     def values(self, outputs: Tensor) -> Tensor:
         """Return the probability of the target of each version (V,), in float64; its value in a regression."""

@@ -1,6 +1,7 @@
 """One file per method; `__all__` is the registry of explainers."""
 
 from skgnnx.explainers.cam import CAM
+from skgnnx.explainers.causal_screening import CausalScreening
 from skgnnx.explainers.excitation_bp import ExcitationBP
 from skgnnx.explainers.gnn_explainer import GNNExplainer
 from skgnnx.explainers.gnn_lrp import GNNLRP
@@ -15,6 +16,7 @@ from skgnnx.explainers.subgraphx import SubgraphX
 
 __all__ = [
     "CAM",
+    "CausalScreening",
     "ExcitationBP",
     "GNNExplainer",
     "GNNLRP",

@@ -49,13 +49,18 @@ def check_same_seed(factory: Factory) -> None:
 def check_relabelling(factory: Factory) -> None:
     """If nodes are renumbered and edges reordered, scores move along; for methods without noise.
 
+    Where discrete masks are searched, ties are broken by (source, target, occurrence): nodes then keep their numbers,
+    and repeated edges their order.
+
     Parameters
     ----------
     factory : callable
         ``factory(model) -> explainer``.
     """
-    if not tags_of(factory).deterministic:
+    tags = tags_of(factory)
+    if not tags.deterministic:
         return
+    breaks_ties = tags.mask == "discrete"
 
     def body(model: Network, X: Instances, seed: int, kind: int) -> None:
         model.double()
@@ -63,6 +68,9 @@ def check_relabelling(factory: Factory) -> None:
         graphs = [X.store.graph(g) for g in range(X.store.num_graphs)]
         nodes = [random.permutation(data.num_nodes) for data in graphs]
         edges = [random.permutation(data.num_edges) for data in graphs]
+        if breaks_ties:
+            nodes = [np.arange(data.num_nodes) for data in graphs]
+            edges = [_with_repeated_in_order(*each) for each in zip(graphs, edges)]
         turned = [_relabelled(*each) for each in zip(graphs, nodes, edges)]
         Z = _with_graphs(X, [_double(data) for data in graphs], None)
         explainer = build_for(factory, model, kind)
@@ -88,6 +96,15 @@ def _relabelled(data: Data, nodes: np.ndarray, edges: np.ndarray) -> Data:
         if key in data:
             turned[key] = data[key][order]
     return turned
+
+
+def _with_repeated_in_order(data: Data, edges: np.ndarray) -> np.ndarray:
+    """Return an order of edges in which those with the same ends come in the order in which they are now."""
+    place = np.argsort(edges)
+    source, target = data.edge_index.numpy()
+    # Sorted by ends, groups of repeated edges are at the same rows in both orders.
+    place[np.lexsort((np.arange(len(place)), target, source))] = place[np.lexsort((place, target, source))]
+    return np.argsort(place)
 
 
 def _double(data: Data) -> Data:
