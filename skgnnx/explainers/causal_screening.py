@@ -66,12 +66,12 @@ class CausalScreening(BaseExplainer):
     candidates by a linearised loss and explains the true class; here every candidate is evaluated, and the predicted
     class is explained.
 
-    ``E.base`` is :math:`\log p_c` of each instance without edges (minus the distance, in a regression), ``E.trajectory``
-    holds the values from there on after each step, ``E.order`` the ids of the edges as they were added, ``E.n_evals``
-    the number of evaluations. ``E.effects`` has the effect of each edge, in the order of ``E.entries(i)``; the
-    directions of a tied edge have half each, so that ``E.base[i] + E.effects[i].sum()`` is the value at the end: that of
-    the whole graph, if all edges were added. Self loops that a layer replaces, and edges that are kept only for degrees,
-    are never removed. Other parameters are those of `BaseExplainer`.
+    ``E.base`` is :math:`\log p_c` of each instance without edges (minus the distance, in a regression). From there on,
+    ``E.trajectory`` holds the values after each step, ``E.order`` the ids of the edges as they were added, and
+    ``E.n_evals`` the number of evaluations. ``E.effects`` has the effect of each edge, in the order of
+    ``E.entries(i)``; the directions of a tied edge have half each, so that ``E.base[i] + E.effects[i].sum()`` is the
+    value at the end: that of the whole graph, if all edges were added. Self loops that a layer replaces, and edges that
+    are kept only for degrees, are never removed. Other parameters are those of `BaseExplainer`.
 
     Examples
     --------
