@@ -15,6 +15,7 @@ from skgnnx.explainers import (
     RandomExplainer,
     SensitivityAnalysis,
     SubgraphX,
+    Zorro,
 )
 from skgnnx.explainers.base import BaseExplainer
 from skgnnx.graphs import Explanations, Instance, Instances, check_instances, graphs_from_smiles
@@ -39,6 +40,7 @@ __all__ = [
     "RandomExplainer",
     "SensitivityAnalysis",
     "SubgraphX",
+    "Zorro",
     "check_instances",
     "config_context",
     "cross_val_explain",

@@ -13,6 +13,7 @@ from skgnnx.explainers.lrp import LRP
 from skgnnx.explainers.random_explainer import RandomExplainer
 from skgnnx.explainers.sensitivity_analysis import SensitivityAnalysis
 from skgnnx.explainers.subgraphx import SubgraphX
+from skgnnx.explainers.zorro import Zorro
 
 __all__ = [
     "CAM",
@@ -28,4 +29,5 @@ __all__ = [
     "RandomExplainer",
     "SensitivityAnalysis",
     "SubgraphX",
+    "Zorro",
 ]

@@ -144,7 +144,7 @@ class BaseExplainer(SharedModelMixin, TransformerMixin, BaseEstimator):
         X = self._checked(X)
         workers = min(effective_n_jobs(self.n_jobs), len(X))
         if workers > 1:
-            return explain_chunks(self.for_workers(), X, n_jobs=workers).with_model(self.network())
+            return explain_chunks(self.for_workers(X), X, n_jobs=workers).with_model(self.network())
         seed = self._root_seed()
         if self.on_error == "nan":
             return explain_survivors(lambda part: self._explain_here(part, seed)[0], X, self._kind())
@@ -249,8 +249,8 @@ class BaseExplainer(SharedModelMixin, TransformerMixin, BaseEstimator):
         """Return what runs when the model is called: the module behind an estimator, or the model itself."""
         return self._box().model
 
-    def for_workers(self, on_error: str | None = None) -> Self:
-        """Return a copy that explains in one process, with the seed that this one would use now."""
+    def for_workers(self, X: Instances, on_error: str | None = None) -> Self:
+        """Return a copy that explains parts of `X` in one process, with the seed that this one would use now."""
         given = {"n_jobs": 1, "random_state": self._root_seed(), "on_error": on_error or self.on_error}
         return shallow_copy(self).set_params(**given)
 

@@ -68,7 +68,7 @@ def explain_dataset(
     True
     """
     X = check_instances(X)
-    worker = explainer.for_workers(on_error=on_error)
+    worker = explainer.for_workers(X, on_error=on_error)
     workers = workers_for(explainer.n_jobs if n_jobs is None else n_jobs, len(X))
     pieces = cut(X, workers, chunk_size, stored=store is not None)
     if store is None:
