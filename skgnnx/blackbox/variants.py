@@ -15,6 +15,7 @@ from skgnnx.blackbox.trimming import Trim
 from skgnnx.graphs.batch import GraphBatch
 from skgnnx.graphs.columns import ranges
 
+TRIM = ("trim of copies",)  # a tuple, so that no key of the user's graphs is the same
 Run = Callable[[GraphBatch, slice], Tensor]
 
 
@@ -48,7 +49,6 @@ class Variants:
         )
         self._gnn = gnn
         self._batch = batch
-        self._trim: Trim | None = None
 
     def __len__(self) -> int:
         return len(self.owner)
@@ -154,12 +154,13 @@ class Variants:
             start = stop
 
     def _copies(self, owner: np.ndarray) -> GraphBatch:
-        """Return copies of instances; the first ones show how much layers may leave out of them."""
+        """Return copies of instances; the largest batch of them shows how much layers may leave out."""
         copies = self._batch.take(owner)
-        if self._trim is not None:
-            copies.trim = int(self._trim)
+        trim, size = self._batch.memo.get(TRIM, (None, 0))
+        if copies.num_nodes <= size:
+            copies.trim = trim
             return copies
         if not self._gnn.settles(copies):
             self._gnn.setup.put(copies, Trim.NONE)
-        self._trim = Trim(copies.trim)
+        self._batch.memo[TRIM] = copies.trim, copies.num_nodes
         return copies

@@ -92,7 +92,7 @@ class Zorro(BaseExplainer):
     taxonomy: ClassVar[Taxonomy] = Taxonomy(
         family="perturbation", black_box=True, flow="forward", mask="discrete", deterministic=False
     )
-    check_params_: ClassVar[dict[str, Any]] = {"n_samples": 6, "n_candidates": 2}
+    check_params_: ClassVar[dict[str, Any]] = {"n_samples": 4, "n_candidates": 2}
 
     def _fit(self, X: Instances) -> None:
         self.columns_ = _columns_of(X)
