@@ -2,6 +2,7 @@
 
 from skgnnx.explainers.cam import CAM
 from skgnnx.explainers.causal_screening import CausalScreening
+from skgnnx.explainers.erasure_search import ErasureSearch
 from skgnnx.explainers.excitation_bp import ExcitationBP
 from skgnnx.explainers.gnn_explainer import GNNExplainer
 from skgnnx.explainers.gnn_lrp import GNNLRP
@@ -18,6 +19,7 @@ from skgnnx.explainers.zorro import Zorro
 __all__ = [
     "CAM",
     "CausalScreening",
+    "ErasureSearch",
     "ExcitationBP",
     "GNNExplainer",
     "GNNLRP",
