@@ -53,6 +53,11 @@ class FeatureDraws:
     def __len__(self) -> int:
         return len(self._numbers)
 
+    @property
+    def are_kept(self) -> bool:
+        """Whether all draws stay in memory."""
+        return self._kept is not None
+
     def of(self, instance: int, draws: slice) -> np.ndarray:
         """Return some draws of the features of one instance (draws, n, C)."""
         nodes = slice(self._ptr[instance], self._ptr[instance + 1])

@@ -108,7 +108,7 @@ class Variants:
             From unchanged copies, as one batch, and which of all versions they are, to their raw outputs.
         """
         with torch.no_grad():
-            found = [run(copies, part) for copies, part in self._parts()]
+            found = [run(copies, part) for copies, part in self.parts()]
         like = self._gnn.reference
         return torch.cat(found) if found else torch.empty((0, like.shape[1]), dtype=like.dtype, device=like.device)
 
@@ -139,7 +139,7 @@ class Variants:
         """Return the class that the model predicts for each version (V,)."""
         return heads.predicted(self._gnn.kind_of_output, outputs, self._gnn.box.threshold)
 
-    def _parts(self) -> Iterator[tuple[GraphBatch, slice]]:
+    def parts(self) -> Iterator[tuple[GraphBatch, slice]]:
         """Yield runs of versions that fit the memory budget, as unchanged copies."""
         most = len(self) if self._gnn.keeps_copies_apart(self._batch) else 1
         size, start = self.node_ptr + self.edge_ptr, 0

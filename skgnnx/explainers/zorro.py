@@ -2,30 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
+from torch import nn
 
 from skgnnx.blackbox import OpenBox
 from skgnnx.blackbox.feature_draws import batches_of_draws
 from skgnnx.blackbox.gathering import Masks
 from skgnnx.blackbox.greedy_selection import GreedySearch
 from skgnnx.blackbox.rdt_fidelity import RDTFidelity, Selection
+from skgnnx.blackbox.soft_selection import learn_selection
 from skgnnx.explainers.base import BaseExplainer, explainer
 from skgnnx.graphs import Instances
 from skgnnx.graphs.batch import GraphBatch
 from skgnnx.graphs.feature_columns import FeatureColumns
 from skgnnx.taxonomy import Taxonomy
-from skgnnx.validation import Fraction, PositiveInt
+from skgnnx.validation import Fraction, NonNegativeFloat, PositiveFloat, PositiveInt
 
 COLUMNS = "columns of features"
 
 
 @explainer
 class Zorro(BaseExplainer):
-    r"""The smallest set of nodes and features that keeps the prediction, found greedily.
+    r"""A small set of nodes and features that keeps the prediction, found greedily.
 
     For nodes :math:`V_s` and features :math:`F_s`, the RDT-fidelity is the probability
 
@@ -43,6 +46,10 @@ class Zorro(BaseExplainer):
 
     The data set is that of `fit`, or all graphs of `X` where nothing was fitted. Node features may be categories.
 
+    With ``soft=True`` (SoftZorro) nothing is searched: :math:`v_s` and :math:`f_s` are weights in [0, 1] that minimise
+    minus the mean probability of the target over the draws, plus `size` times their sums and `entropy` times the means
+    of their binary entropies, by Adam from uniform weights, brought back into [0, 1] after each step.
+
     Parameters
     ----------
     mask : {"node", "feature", "node_feature"}, default="node"
@@ -57,11 +64,23 @@ class Zorro(BaseExplainer):
     n_explanations : int >= 1, default=1
         Most explanations of each instance. After one is found, the search goes on without its nodes, and apart from
         that without its features, as long as what is left reaches `tau`; breadth first.
+    soft : bool, default=False
+        Whether weights are learned instead. This needs a network, floating-point features, and ignores `tau` and
+        `n_candidates`.
+    epochs : int >= 1, default=200
+        Steps of Adam, if soft; this and the following are the authors' values.
+    lr : float > 0, default=0.01
+        Learning rate, if soft.
+    size, entropy : float >= 0, default=0.01, 0.1
+        Penalties of the sum of weights and of the mean of their entropy, if soft.
 
     Raises
     ------
     TypeError
-        If the model is a regression, or the graphs have no node features.
+        If the model is a regression, or the graphs have no node features; if soft, also for a callable as model and for
+        features that are whole numbers.
+    ValueError
+        If several explanations are asked for and soft.
 
     Notes
     -----
@@ -69,8 +88,8 @@ class Zorro(BaseExplainer):
     What is kept is the answer to the question whether the target is predicted. For each instance ``E.explanations``
     holds one dict for each explanation found: its "nodes" and "features", its "fidelity" on fresh draws, and its
     "search_fidelity" on those of the search. Masks are those of the first one, as are ``E.fidelity`` and
-    ``E.search_fidelity``; ``E.n_runs`` is the number of changed graphs that the model saw. Other parameters are those
-    of `BaseExplainer`.
+    ``E.search_fidelity``; ``E.n_runs`` is the number of changed graphs that the model saw. If soft, both fidelities are
+    mean probabilities of the target, and ``E.loss`` is the final loss. Other parameters are those of `BaseExplainer`.
 
     Examples
     --------
@@ -87,6 +106,11 @@ class Zorro(BaseExplainer):
     n_samples: PositiveInt = 100
     n_candidates: PositiveInt | None = 10
     n_explanations: PositiveInt = 1
+    soft: bool = False
+    epochs: PositiveInt = 200
+    lr: PositiveFloat = 0.01
+    size: NonNegativeFloat = 0.01
+    entropy: NonNegativeFloat = 0.1
 
     masks_: ClassVar[tuple[str, ...]] = ("node", "feature", "node_feature")
     taxonomy: ClassVar[Taxonomy] = Taxonomy(
@@ -105,29 +129,54 @@ class Zorro(BaseExplainer):
 
     def _columns(self, gnn: OpenBox) -> FeatureColumns:
         if COLUMNS not in gnn.memo:
-            _check_explainable(gnn)
+            _check_explainable(gnn, self.soft)
             gnn.memo[COLUMNS] = getattr(self, "columns_", None) or _columns_of(gnn.X)
         return gnn.memo[COLUMNS]
 
+    def _checked(self, X: Any, reset: bool = False) -> Instances:
+        X = super()._checked(X, reset)
+        if self.soft and self.n_explanations > 1:
+            raise ValueError(
+                f"'n_explanations' must be 1 for Zorro(soft=True), whose weights are shares of one explanation. Got "
+                f"{self.n_explanations}; use soft=False."
+            )
+        return X
+
     def _explain_batch(self, gnn: OpenBox, batch: GraphBatch, seed: int) -> Masks:
-        columns, found = self._columns(gnn), []
-        for part in batches_of_draws(batch, self.n_samples):
-            found += self._explained(gnn, part, columns, seed)
+        columns = self._columns(gnn)
+        parts = batches_of_draws(batch, self.n_samples)
+        masks = self._learned(gnn, parts, columns, seed) if self.soft else self._found(gnn, parts, columns, seed)
+        if self.mask == "node_feature":
+            masks.node_feature = masks.node[:, None] * masks.feature[batch.node_instance]  # type: ignore[index]
+        return masks
+
+    def _found(self, gnn: OpenBox, parts: Iterator[GraphBatch], columns: FeatureColumns, seed: int) -> Masks:
+        """Return 0/1 masks of nodes and features, and what was found about them."""
+        found, said = [], []
+        for part in parts:
+            of_part = self._explained(gnn, part, columns, seed)
+            ids = np.split(part.node_id, part.graphs.node_ptr[1:-1])
+            said += [[each.said(own) for each in one] for one, own in zip(of_part, ids)]
+            found += of_part
         nodes = np.concatenate([each[0].selection.nodes for each in found])
         features = np.stack([each[0].selection.features for each in found])
-        ids = np.split(batch.node_id, batch.graphs.node_ptr[1:-1])
-        said = [[each.said(own) for each in one] for one, own in zip(found, ids)]
-        masks = Masks(node=torch.from_numpy(nodes), feature=torch.from_numpy(features))
-        masks.extras = {
+        extras = {
             "explanations": said,
             "fidelity": [one[0]["fidelity"] for one in said],
             "search_fidelity": [one[0]["search_fidelity"] for one in said],
             "n_runs": [one[0].num_runs for one in found],
         }
-        if self.mask == "node_feature":
-            owner = batch.node_instance.cpu()
-            masks.node_feature = masks.node[:, None] * masks.feature[owner]  # type: ignore[index]
-        return masks
+        node, feature = (torch.from_numpy(mask).to(gnn.device) for mask in (nodes, features))
+        return Masks(node=node, feature=feature, extras=extras)
+
+    def _learned(self, gnn: OpenBox, parts: Iterator[GraphBatch], columns: FeatureColumns, seed: int) -> Masks:
+        """Return weights of nodes and features, and what they reach."""
+        given: dict[str, Any] = {name: getattr(self, name) for name in ("n_samples", "epochs", "lr", "size", "entropy")}
+        found = [learn_selection(gnn, part, columns, seed, **given) for part in parts]
+        named = ("loss", "search_fidelity", "fidelity")
+        extras = {name: [value for each in found for value in getattr(each, name).tolist()] for name in named}
+        nodes, features = (torch.cat([getattr(each, name) for each in found]) for name in ("nodes", "features"))
+        return Masks(node=nodes, feature=features, extras=extras)
 
     def _explained(self, gnn: OpenBox, batch: GraphBatch, columns: FeatureColumns, seed: int) -> list[list[Explained]]:
         """Return the explanations of each instance of a batch, with their fidelities."""
@@ -173,9 +222,13 @@ def _columns_of(X: Instances) -> FeatureColumns:
     return FeatureColumns(X.store.columns["x"].values)
 
 
-def _check_explainable(gnn: OpenBox) -> None:
+def _check_explainable(gnn: OpenBox, soft: bool) -> None:
     if gnn.kind_of_output == "regression":
         raise TypeError(
             f"Zorro needs a classifier, because it counts how often a class is kept. Got {gnn.name}, a regression; use "
             "GNNExplainer(mask='node_feature') or IntegratedGradients instead."
         )
+    if soft and not isinstance(gnn.box.model, nn.Module):
+        raise TypeError(f"Zorro(soft=True) needs a network, for its gradients. Got {gnn.name}; use soft=False.")
+    if soft:
+        gnn.float_features(gnn.look.batch, "soft=False")
