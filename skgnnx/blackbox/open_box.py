@@ -39,6 +39,12 @@ class OpenBox(Opening):
         """
         return self._rows(self._raw(batch, x, edge_mask), batch)
 
+    def forward_once(self, batch: GraphBatch) -> Tensor:
+        """Return what `forward` returns, of a batch that runs only once: what is prepared for many runs may not pay."""
+        if self.setup.prepares(batch):
+            return self.forward(batch)
+        return self.plain_rows(self.call(batch), batch)
+
     def _raw(self, batch: GraphBatch, x: Tensor | None, edge_mask: EdgeMask) -> Tensor:
         if edge_mask is not None:
             self.check_maskable()

@@ -34,6 +34,7 @@ from skgnnx.graphs.instances import Instances
 from skgnnx.graphs.unions import by_distance, unlinked
 
 PLAN = ("plan",)
+WIDE_MESSAGES = 512  # numbers over one edge in all calls
 EdgeMask = Tensor | Sequence[Tensor] | MessageVisitor | None
 
 
@@ -90,6 +91,14 @@ class Setup:
         if PLAN not in batch.memo:
             self.put(batch, Trim(batch.trim))
         return batch.memo[PLAN]
+
+    def prepares(self, batch: GraphBatch) -> bool:
+        """Return True if a single run of a batch is worth a plan: where much is left out, or features are wide."""
+        column = batch.X.store.columns.get("x")
+        is_wide = column is not None and column.values.ndim == 2 and column.values.shape[1] >= WIDE
+        # Layers that get all rows spare only messages, which have to be wide to be worth the search for them.
+        widest = Trim.EDGES if sum(self.trace.widths) >= WIDE_MESSAGES else Trim.ROWS
+        return PLAN in batch.memo or is_wide or batch.trim <= widest
 
     def put(self, batch: GraphBatch, trim: Trim) -> None:
         """Let layers leave so much out of a batch, and of what will be cut from it, if they can tell what is what."""

@@ -16,6 +16,7 @@ from skgnnx.graphs.batch import GraphBatch
 from skgnnx.graphs.columns import ranges
 
 TRIM = ("trim of copies",)  # a tuple, so that no key of the user's graphs is the same
+AHEAD = 8  # how much more is looked at than runs at once, to see which edges stay
 Run = Callable[[GraphBatch, slice], Tensor]
 
 
@@ -62,12 +63,9 @@ class Variants:
             What stays; a callable returns it for some versions, told as a slice of all, so that it need not be there
             for all at once. The batch must have been cut for it, see `BaseExplainer.removes_edges`.
         """
-
-        def run(copies: GraphBatch, part: slice) -> Tensor:
-            kept = keep(part) if callable(keep) else keep[self.edges(part)]
-            return self._gnn.forward(copies.keep_edges(kept))
-
-        return self.outputs(run)
+        with torch.no_grad():
+            found = [self._gnn.forward_once(self._without(part, kept)) for part, kept in self._kept(keep)]
+        return self._joined(found)
 
     def under_masks(self, masks: Tensor | Sequence[Tensor]) -> Tensor:
         """Return raw outputs (V, C) with messages multiplied by factors; normalisation stays that of all edges.
@@ -108,7 +106,9 @@ class Variants:
             From unchanged copies, as one batch, and which of all versions they are, to their raw outputs.
         """
         with torch.no_grad():
-            found = [run(copies, part) for copies, part in self.parts()]
+            return self._joined([run(copies, part) for copies, part in self.parts()])
+
+    def _joined(self, found: list[Tensor]) -> Tensor:
         like = self._gnn.reference
         return torch.cat(found) if found else torch.empty((0, like.shape[1]), dtype=like.dtype, device=like.device)
 
@@ -141,17 +141,43 @@ class Variants:
 
     def parts(self) -> Iterator[tuple[GraphBatch, slice]]:
         """Yield runs of versions that fit the memory budget, as unchanged copies."""
-        most = len(self) if self._gnn.keeps_copies_apart(self._batch) else 1
-        size, start = self.node_ptr + self.edge_ptr, 0
         owner, copies = None, self._batch
-        while start < len(self):
-            stop = int(np.searchsorted(size, size[start] + self._gnn.rows_of_copies, side="right")) - 1
-            stop = min(max(stop, start + 1), start + most, len(self))
-            if owner is None or not np.array_equal(owner, self.owner[start:stop]):
-                owner = self.owner[start:stop]
+        for part in self._runs(self.node_ptr + self.edge_ptr, self._gnn.rows_of_copies):
+            if owner is None or not np.array_equal(owner, self.owner[part]):
+                owner = self.owner[part]
                 copies = self._copies(owner)
-            yield copies, slice(start, stop)
+            yield copies, part
+
+    def _runs(self, size: np.ndarray, rows: int) -> Iterator[slice]:
+        """Yield runs of consecutive versions, from how many rows are before each of them."""
+        start, end = 0, len(size) - 1
+        most = end if self._gnn.keeps_copies_apart(self._batch) else 1
+        while start < end:
+            stop = int(np.searchsorted(size, size[start] + rows, side="right")) - 1
+            stop = min(max(stop, start + 1), start + most, end)
+            yield slice(start, stop)
             start = stop
+
+    def _kept(self, keep: np.ndarray | Callable[[slice], np.ndarray]) -> Iterator[tuple[slice, np.ndarray]]:
+        """Yield runs of versions that fit the memory budget once they have lost edges, and what stays of these."""
+        rows = self._gnn.rows_of_copies
+        for many in self._runs(self.node_ptr + self.edge_ptr, AHEAD * rows):
+            kept = keep(many) if callable(keep) else keep[self.edges(many)]
+            ends = slice(many.start, many.stop + 1)
+            edges = self.edge_ptr[ends] - self.edge_ptr[many.start]
+            size = self.node_ptr[ends] + np.concatenate([[0], np.cumsum(kept)])[edges]
+            for part in self._runs(size, rows):
+                here = kept[edges[part.start] : edges[part.stop]]
+                yield slice(many.start + part.start, many.start + part.stop), here
+
+    def _without(self, part: slice, kept: np.ndarray) -> GraphBatch:
+        """Return some versions with fewer edges."""
+        owner = self.owner[part]
+        copies = self._batch.take(owner, kept)
+        if self._batch.trim != Trim.NONE:
+            trim, size = self._batch.memo.get(TRIM, (None, 0))
+            copies.trim = trim if copies.num_nodes <= size else self._copies(owner).trim
+        return copies
 
     def _copies(self, owner: np.ndarray) -> GraphBatch:
         """Return copies of instances; the largest batch of them shows how much layers may leave out."""

@@ -221,13 +221,21 @@ class GraphBatch:
             )
         return self._like_this(GraphBatch(self.X, self.positions, graphs, self._numpy_targets(), self.device))
 
-    def take(self, instances: np.ndarray) -> GraphBatch:
-        """Return a batch of some of the instances, given by their positions in this one."""
+    def take(self, instances: np.ndarray, keep: np.ndarray | None = None) -> GraphBatch:
+        """Return a batch of some of the instances, given by their positions in this one.
+
+        Parameters
+        ----------
+        instances : ndarray of int
+        keep : ndarray of bool, optional
+            Which of all their edges stay, one copy of an instance after the other.
+        """
         if self.cut_again is not None:
-            return self._like_this(self.cut_again(self, instances))
+            taken = self._like_this(self.cut_again(self, instances))
+            return taken if keep is None else taken.keep_edges(keep)
         targets = self._numpy_targets()
         targets = None if targets is None else targets[instances]
-        graphs = self.graphs.take(instances)
+        graphs = self.graphs.take(instances, keep)
         return self._like_this(GraphBatch(self.X, self.positions[instances], graphs, targets, self.device))
 
     def _like_this(self, part: GraphBatch) -> GraphBatch:

@@ -75,11 +75,13 @@ class ComputationGraphs:
         columns = {"node_id": self.node_id[keep], "node_level": self.node_level[keep]}
         return replace(self, node_ptr=node_ptr, ends=ends.astype(self.ends.dtype), **columns)
 
-    def take(self, instances: np.ndarray) -> ComputationGraphs:
-        """Return the given instances, in that order."""
+    def take(self, instances: np.ndarray, keep: np.ndarray | None = None) -> ComputationGraphs:
+        """Return the given instances, in that order; `keep` says which of all their edges stay."""
         node_counts, edge_counts = np.diff(self.node_ptr)[instances], np.diff(self.edge_ptr)[instances]
         nodes = ranges(self.node_ptr[instances], node_counts)
         edges = ranges(self.edge_ptr[instances], edge_counts)
+        if keep is not None:
+            edges, edge_counts = edges[keep], _counts(keep, _pointers(edge_counts))
         return ComputationGraphs(
             _pointers(node_counts),
             self.node_id[nodes],

@@ -10,8 +10,10 @@ from torch_geometric.nn import GCNConv, SAGEConv, global_mean_pool
 
 from skgnnx import Instances, config_context
 from skgnnx.blackbox import BlackBox
+from skgnnx.blackbox.plan import PLAN
 from skgnnx.blackbox.variants import Variants
 from skgnnx.testing import example
+from skgnnx.testing.networks import Network
 
 
 def by_hand(model, instance, keep=None, x=None):
@@ -141,3 +143,40 @@ def test_degrees_are_computed_afresh():
         there[removed] = False
         assert len(removed)
         torch.testing.assert_close(outputs[0], by_hand(model, X[2], there))
+
+
+@pytest.mark.parametrize("level", ["node", "graph"])
+@pytest.mark.parametrize("wide", [False, True])
+def test_a_single_run_gives_what_planned_runs_give(level, wide):
+    """With a plan where one pays, and as the model is elsewhere."""
+    graph = example("node")[1][0].graph
+    width = 80 if wide else 4
+    graph.x = torch.rand(graph.num_nodes, width, generator=torch.Generator().manual_seed(2))
+    X = Instances.from_nodes(graph, [0, 3, 9]) if level == "node" else Instances.from_graphs([graph, graph])
+    model = Network("graph", level, num_features=width)
+    with BlackBox(model).open(X) as gnn:
+        (batch,) = gnn.batches(removal=True)
+        keep = np.arange(batch.num_edges) % 3 > 0
+        once, often = batch.keep_edges(keep), batch.keep_edges(keep)
+        assert gnn.setup.prepares(once) == (wide or level == "node")
+        with torch.no_grad():
+            found = gnn.forward_once(once)
+            torch.testing.assert_close(found, gnn.forward(often), rtol=1e-5, atol=1e-6)
+        assert (PLAN in once.memo) == (wide or level == "node")
+
+
+def test_versions_share_runs_by_the_edges_that_stay(monkeypatch):
+    model, X = example("graph")
+    sizes = []
+    with BlackBox(model).open(X) as gnn:
+        (batch,) = gnn.batches(removal=True)
+        monkeypatch.setattr("skgnnx.blackbox.open_box.ROWS_AT_ONCE", 100)
+        forward_once = gnn.forward_once
+        monkeypatch.setattr(gnn, "forward_once", lambda part: sizes.append(part) or forward_once(part))
+        variants = Variants(gnn, batch, np.repeat(np.arange(len(batch)), 40))
+        keep = np.random.default_rng(0).random(variants.edge_ptr[-1]) < 0.3
+        outputs = variants.keep_edges(keep)
+    assert sum(map(len, sizes)) == len(variants) == len(outputs)
+    rows = [part.num_nodes + part.num_edges for part in sizes]
+    assert max(rows) <= 100
+    assert np.mean(rows[:-1]) > 80
