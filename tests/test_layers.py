@@ -39,7 +39,7 @@ def unit_of(module: str) -> str:
     if not parts:
         return "skgnnx"
     if parts[0] == "explainers" and len(parts) > 1:
-        return "explainers.base" if parts[1] in ("base", "backward") else "explainers.*"
+        return "explainers.base" if parts[1] in ("base", "backward", "learned") else "explainers.*"
     return parts[0]
 
 

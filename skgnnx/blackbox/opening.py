@@ -108,6 +108,12 @@ class Opening:
         rows = np.arange(len(self.X)) if positions is None else positions
         return self._batcher.batches(rows, batch_size, removal=removal, max_edges=max_edges, random_state=random_state)
 
+    def whole_batches(self, positions: np.ndarray) -> Iterator[GraphBatch]:
+        """Yield batches of instances, each with a copy of its whole graph, in the order of their positions."""
+        graphs = whole_graphs(self.X, positions)
+        for rows, part in self._runs.packed(graphs, positions, "auto"):
+            yield GraphBatch(self.X, rows, part, device=self.device)
+
     def sampled(self) -> list[dict[str, Any] | None]:
         """Return for each instance how many edges reached it, how many the last batches kept, and what that changed.
 

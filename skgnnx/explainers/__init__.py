@@ -11,6 +11,7 @@ from skgnnx.explainers.guided_backprop import GuidedBackprop
 from skgnnx.explainers.input_x_gradient import InputXGradient
 from skgnnx.explainers.integrated_gradients import IntegratedGradients
 from skgnnx.explainers.lrp import LRP
+from skgnnx.explainers.pg_explainer import PGExplainer
 from skgnnx.explainers.random_explainer import RandomExplainer
 from skgnnx.explainers.sensitivity_analysis import SensitivityAnalysis
 from skgnnx.explainers.subgraphx import SubgraphX
@@ -28,6 +29,7 @@ __all__ = [
     "InputXGradient",
     "IntegratedGradients",
     "LRP",
+    "PGExplainer",
     "RandomExplainer",
     "SensitivityAnalysis",
     "SubgraphX",

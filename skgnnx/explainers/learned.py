@@ -138,11 +138,15 @@ class LearnedExplainer(BaseExplainer):
         order = np.random.default_rng(seed).permutation(len(X))
         num_held_out = round(self.validation_fraction * len(X))
         held_out, learned = np.split(order, [num_held_out if num_held_out < len(X) else 0])
-        size = self.fit_batch_size or len(learned)
+        size = self._instances_per_step() or len(learned)
         steps = [
             self._batches(gnn, np.sort(learned[start : start + size]), seed) for start in range(0, len(learned), size)
         ]
         return LearningSet(steps, self._batches(gnn, np.sort(held_out if len(held_out) else learned), seed))
+
+    def _instances_per_step(self) -> int | None:
+        """Return how many instances a step of the optimiser takes; None for all."""
+        return self.fit_batch_size
 
     def _batches(self, gnn: OpenBox, rows: np.ndarray, seed: int) -> list[GraphBatch]:
         cut: dict[str, Any] = {"removal": self.removes_edges, "max_edges": self.max_edges, "random_state": seed}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Callable
 from typing import Any, Self
 
 import numpy as np
@@ -55,7 +57,7 @@ class ArrayAdapter(TransformerMixin, BaseEstimator):
         self.explainer_ = clone(self.explainer)
         if self.explainer_.model is None:
             self.explainer_.set_params(model=_row_network())
-        self.explainer_.fit(_as_paths(X))
+        self._quietly(self.explainer_.fit, X)
         return self
 
     def transform(self, X: Any) -> np.ndarray:
@@ -73,9 +75,16 @@ class ArrayAdapter(TransformerMixin, BaseEstimator):
         """
         check_is_fitted(self)
         X = validate_data(self, X, reset=False)
-        E = self.explainer_.transform(_as_paths(X))
+        E = self._quietly(self.explainer_.transform, X)
         scores = np.stack([np.ravel(E[i]) for i in range(len(E))])
         return scores.astype(X.dtype if X.dtype.kind == "f" else np.float64)
+
+    def _quietly(self, use: Callable[[Instances], Any], X: np.ndarray) -> Any:
+        """Do something with rows; what a method that learns has to say about that is about graphs, not about tables."""
+        with warnings.catch_warnings():
+            if self.explainer_.taxonomy.learned:
+                warnings.simplefilter("ignore", UserWarning)
+            return use(_as_paths(X))
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
