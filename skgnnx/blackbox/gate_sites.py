@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -109,6 +110,37 @@ class GateSites:
         threshold = gnn.box.threshold
         classes = [heads.predicted(kind, each, threshold) for each in (before, output)]
         return (classes[0] != classes[1]).double(), torch.ones(len(output), dtype=torch.float64, device=output.device)
+
+
+@dataclass
+class GatesFound:
+    """Gates of a batch without noise, and what is known of them.
+
+    Parameters
+    ----------
+    gates : Tensor of shape (L, E)
+        0 or 1; 0 where an edge has no message that can reach the prediction.
+    probability : Tensor of shape (L, E)
+        Of being 1 under noise.
+    edge_means : Tensor of shape (E,)
+        Share of open ones among the gates of each edge.
+    retained, excess, multiplier : Tensor of shape (B,)
+        Share of open gates, growth of the loss behind them, and what that is multiplied by.
+    """
+
+    gates: Tensor
+    probability: Tensor
+    edge_means: Tensor
+    retained: Tensor
+    excess: Tensor
+    multiplier: Tensor
+
+    @classmethod
+    def of(cls, sites: GateSites, gates: Tensor, probability: Tensor, excess: Tensor, multiplier: Tensor) -> GatesFound:
+        """Return what is known of gates, those left out that do nothing."""
+        gates = gates * sites.active
+        means = gates.sum(0) / sites.active.sum(0).clamp_min(1)
+        return cls(gates, probability * sites.active, means, sites.retained(gates), excess, multiplier)
 
 
 def stages(calls: Sequence[CallMessages], readouts: Sequence[bool]) -> list[np.ndarray]:

@@ -7,6 +7,7 @@ from skgnnx.explainers.excitation_bp import ExcitationBP
 from skgnnx.explainers.gnn_explainer import GNNExplainer
 from skgnnx.explainers.gnn_lrp import GNNLRP
 from skgnnx.explainers.grad_cam import GradCAM
+from skgnnx.explainers.graph_mask import GraphMask
 from skgnnx.explainers.guided_backprop import GuidedBackprop
 from skgnnx.explainers.input_x_gradient import InputXGradient
 from skgnnx.explainers.integrated_gradients import IntegratedGradients
@@ -25,6 +26,7 @@ __all__ = [
     "GNNExplainer",
     "GNNLRP",
     "GradCAM",
+    "GraphMask",
     "GuidedBackprop",
     "InputXGradient",
     "IntegratedGradients",
