@@ -9,6 +9,7 @@ from skgnnx.explainers.gnn_lrp import GNNLRP
 from skgnnx.explainers.grad_cam import GradCAM
 from skgnnx.explainers.graph_mask import GraphMask
 from skgnnx.explainers.guided_backprop import GuidedBackprop
+from skgnnx.explainers.information_bottleneck import InformationBottleneck
 from skgnnx.explainers.input_x_gradient import InputXGradient
 from skgnnx.explainers.integrated_gradients import IntegratedGradients
 from skgnnx.explainers.lrp import LRP
@@ -28,6 +29,7 @@ __all__ = [
     "GradCAM",
     "GraphMask",
     "GuidedBackprop",
+    "InformationBottleneck",
     "InputXGradient",
     "IntegratedGradients",
     "LRP",
