@@ -110,6 +110,7 @@ class EdgeSearch:
             "trajectory": [np.array(trajectory) for trajectory in self._trajectory],
             "order": [_in_order(batch.edge_id[span], step[span]) for span in spans],
             "n_evals": self._num_evals.tolist(),
+            "path": [self._gnn.path_once(batch)] * len(batch),
         }
         return Masks(edge=torch.from_numpy(scores), extras=extras)
 

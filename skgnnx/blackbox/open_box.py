@@ -41,7 +41,7 @@ class OpenBox(Opening):
 
     def forward_once(self, batch: GraphBatch) -> Tensor:
         """Return what `forward` returns, of a batch that runs only once: what is prepared for many runs may not pay."""
-        if self.setup.prepares(batch):
+        if self.setup.pays(batch):
             return self.forward(batch)
         return self.plain_rows(self.call(batch), batch)
 
@@ -56,6 +56,12 @@ class OpenBox(Opening):
     def path(self, batch: GraphBatch) -> list[str]:
         """Say for each propagate call of a batch how it runs, and why not faster."""
         return self.setup.path(batch)
+
+    def path_once(self, batch: GraphBatch) -> list[str]:
+        """Say how the propagate calls of copies of a batch run in `forward_once`."""
+        if self.setup.pays(batch):
+            return self.path(batch)
+        return [f"{name}: general path (graphs that run once), whole" for name in self.trace.names]
 
     def plain_path(self, batch: GraphBatch) -> list[list[str]]:
         """Say the same for each instance of a batch of which `plain_scores` are taken."""

@@ -92,13 +92,13 @@ class Setup:
             self.put(batch, Trim(batch.trim))
         return batch.memo[PLAN]
 
-    def prepares(self, batch: GraphBatch) -> bool:
+    def pays(self, batch: GraphBatch) -> bool:
         """Return True if a single run of a batch is worth a plan: where much is left out, or features are wide."""
         column = batch.X.store.columns.get("x")
         is_wide = column is not None and column.values.ndim == 2 and column.values.shape[1] >= WIDE
         # Layers that get all rows spare only messages, which have to be wide to be worth the search for them.
         widest = Trim.EDGES if sum(self.trace.widths) >= WIDE_MESSAGES else Trim.ROWS
-        return PLAN in batch.memo or is_wide or batch.trim <= widest
+        return is_wide or batch.trim <= widest
 
     def put(self, batch: GraphBatch, trim: Trim) -> None:
         """Let layers leave so much out of a batch, and of what will be cut from it, if they can tell what is what."""

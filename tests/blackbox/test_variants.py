@@ -158,7 +158,7 @@ def test_a_single_run_gives_what_planned_runs_give(level, wide):
         (batch,) = gnn.batches(removal=True)
         keep = np.arange(batch.num_edges) % 3 > 0
         once, often = batch.keep_edges(keep), batch.keep_edges(keep)
-        assert gnn.setup.prepares(once) == (wide or level == "node")
+        assert gnn.setup.pays(once) == (wide or level == "node")
         with torch.no_grad():
             found = gnn.forward_once(once)
             torch.testing.assert_close(found, gnn.forward(often), rtol=1e-5, atol=1e-6)
