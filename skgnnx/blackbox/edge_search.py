@@ -77,7 +77,7 @@ class EdgeSearch:
         """Return what the model says of instances with the edges so far and one more unit each; None adds all."""
         variants = Variants(self._gnn, self._batch, owner)
         unit = self._units.of_edge
-        stays = (unit < 0) | (np.append(self._step, 0)[unit] >= 0)
+        stays = np.append(self._step, 0)[unit] >= 0  # also of edges without a unit, which is unit -1
 
         def keep(part: slice) -> np.ndarray:
             copied = variants.copied_edges(part)

@@ -202,6 +202,15 @@ def test_candidates_are_drawn_in_proportion_to_their_prior():
         assert method._drawn(batch, units, prior, everything, 0).tolist() == everything[1:].tolist()
 
 
+def test_every_step_of_every_seed_draws_anew(monkeypatch):
+    model, X = example("graph")
+    seeds, drawn = [], CausalScreening._drawn
+    monkeypatch.setattr(CausalScreening, "_drawn", lambda self, *args: seeds.append(args[-1]) or drawn(self, *args))
+    for seed in range(3):
+        CausalScreening(model, candidates=2, random_state=seed).explain(X[:1])
+    assert len(seeds) == len(set(seeds)) == 3 * X[0].graph.num_edges // 2
+
+
 def predict(graphs):
     model, _ = example("graph")
     batch = Batch.from_data_list(graphs)
