@@ -22,6 +22,7 @@ from skgnnx.blackbox.recording import HiddenState, recorded
 from skgnnx.graphs.batch import GraphBatch
 
 ROWS_AT_ONCE = 8_192  # nodes and edges of copies in one run: fewer take more Python, more leave the cache
+VERSION_ROWS, VERSION_NUMBERS = 32_768, 8_388_608  # the same without gradient, and how many features at most
 
 
 class OpenBox(Opening):
@@ -239,6 +240,12 @@ class OpenBox(Opening):
     def rows_of_copies(self) -> int:
         """How many nodes and edges copies that run together may have."""
         return min(ROWS_AT_ONCE, self._runs.rows_at_once)
+
+    @property
+    def rows_of_versions(self) -> int:
+        """How many nodes and edges versions may have that run together without gradient, for which nothing is kept."""
+        width = self.X.num_units("feature", 0)
+        return min(VERSION_ROWS, max(VERSION_NUMBERS // max(width, 1), 1_024), self._runs.rows_at_once)
 
     def settles(self, copies: GraphBatch) -> bool:
         """Return True if copies of instances give what these give, with as many shortcuts as that takes away."""

@@ -131,15 +131,15 @@ class RDTFidelity:
         owner = np.concatenate([np.zeros(0, int), *[np.full(len(each), each.selection.instance) for each in waiting]])
         variants = Variants(self._gnn, self._batch, owner)
         first = np.cumsum([0, *[len(each) for each in waiting]])
+        shape = self._batch.X.store.columns["x"].values.shape[1:]
 
         def features(copies: GraphBatch, part: slice) -> Tensor:
             lo, hi = np.searchsorted(first, [part.start, part.stop - 1], side="right") - 1
-            x = [
-                each.features(self.draws, slice(max(part.start - start, 0), part.stop - start))
-                for each, start in zip(waiting[lo : hi + 1], first[lo : hi + 1])
-            ]
-            like: Tensor = copies.x  # type: ignore[assignment]  # graphs without features are refused
-            return torch.from_numpy(np.concatenate(x)).to(like.device).view(like.shape)
+            x = np.empty((copies.num_nodes, self.draws.own[0].shape[1]), dtype=self.draws.own[0].dtype)
+            filled = 0
+            for each, start in zip(waiting[lo : hi + 1], first[lo : hi + 1]):
+                filled += each.fill(x[filled:], self.draws, slice(max(part.start - start, 0), part.stop - start))
+            return torch.from_numpy(x).to(self._batch.device).view(-1, *shape)
 
         outputs = variants.with_features(features)
         says = says_target(self._gnn, outputs, variants.targets).cpu().numpy()
@@ -173,10 +173,11 @@ class Versions:
     def __len__(self) -> int:
         return len(self.draw)
 
-    def features(self, draws: FeatureDraws, part: slice) -> np.ndarray:
-        """Return the features of the nodes of some versions behind each other (nodes, F)."""
+    def fill(self, rows: np.ndarray, draws: FeatureDraws, part: slice) -> int:
+        """Write the features of the nodes of some versions behind each other, and return how many nodes these are."""
         own, draw, added = draws.own[self.selection.instance], self.draw[part], self.units[self.place[part]]
-        x = np.empty((len(draw), *own.shape), dtype=own.dtype)
+        size = len(draw) * len(own)
+        x = rows[:size].reshape(len(draw), *own.shape)
         shown = np.ix_(self.selection.nodes, self.selection.features)
         ends = np.flatnonzero(np.diff(draw, prepend=-1, append=-1))
         for start, stop in pairwise(ends):
@@ -184,7 +185,7 @@ class Versions:
             known[shown] = own[shown]
             x[start:stop] = known
         self._add(x, own, added)
-        return x.reshape(len(draw) * len(own), own.shape[1])
+        return size
 
     def _add(self, x: np.ndarray, own: np.ndarray, added: np.ndarray) -> None:
         """Show the added units of versions (V, n, F)."""

@@ -142,7 +142,7 @@ class Variants:
     def parts(self) -> Iterator[tuple[GraphBatch, slice]]:
         """Yield runs of versions that fit the memory budget, as unchanged copies."""
         owner, copies = None, self._batch
-        for part in self._runs(self.node_ptr + self.edge_ptr, self._gnn.rows_of_copies):
+        for part in self._runs(self.node_ptr + self.edge_ptr, self._gnn.rows_of_versions):
             if owner is None or not np.array_equal(owner, self.owner[part]):
                 owner = self.owner[part]
                 copies = self._copies(owner)
