@@ -1,6 +1,6 @@
 """Zorro: steps of many instances at once against a loop of single forward passes, and what is found on citations.
 
-    python benchmarks/zorro.py                    # about four minutes
+    python benchmarks/zorro.py                    # about two and a half minutes of processor time
     python benchmarks/zorro.py --toy              # a check that it still runs
     python benchmarks/zorro.py --cora cora.npz    # the citation graph itself instead of a random one of its size
 
