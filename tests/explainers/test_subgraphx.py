@@ -342,6 +342,21 @@ def test_a_budget_that_is_too_small_for_one_instance_spares_the_others(tmp_path)
     assert np.array_equal(F.subset_scores[kept], E.subset_scores[kept])
 
 
+@pytest.mark.filterwarnings("ignore:function takes one graph at a time")  # it refuses all that come with the bad one
+def test_an_instance_that_the_model_refuses_spares_the_others():
+    model, X = example("graph")
+    predict, _ = counting(model)
+
+    def fussy(graphs):
+        if any(graph.num_nodes == 8 for graph in graphs):
+            raise ValueError("eight is too many")
+        return predict(graphs)
+
+    E = SubgraphX(fussy, n_samples=4, on_error="nan").explain(X)
+    assert E.hard
+    assert E.ok.tolist() == [True, True, False, True, True]
+
+
 def test_the_search_goes_on_where_the_budget_allows():
     model, X = larger()
     runs = [SubgraphX(model, n_samples=8, max_evals=most, max_nodes=4).explain(X[3:]) for most in (400, 900, None)]
@@ -353,7 +368,7 @@ def test_the_search_goes_on_where_the_budget_allows():
 
 def test_components_of_a_graph_are_looked_at_first():
     """What matters is in the smaller of two components."""
-    pairs = torch.tensor([(0, 1), (1, 2), (2, 3), (3, 4), (5, 6), (6, 7)]).T
+    pairs = torch.tensor([*combinations(range(5), 2), (5, 6), (6, 7)]).T
     data = Data(x=torch.ones(9, 1), edge_index=torch.cat([pairs, pairs.flip(0)], 1))
 
     def predict(graphs):
