@@ -17,11 +17,22 @@ from skgnnx.graphs.batch import GraphBatch
 BYTES_AT_ONCE = 1 << 25
 Found = TypeVar("Found")
 Asking = Generator[np.ndarray, None, Found]
-Removal = Callable[[OpenBox, Variants, np.ndarray], Tensor]
+Removal = Callable[[OpenBox, GraphBatch, np.ndarray, np.ndarray], Tensor]
 
 
-def zero_features(gnn: OpenBox, variants: Variants, there: np.ndarray) -> Tensor:
-    """Return raw outputs (V, C) of versions in which nodes that are not there have zero features; their edges stay."""
+def zero_features(gnn: OpenBox, batch: GraphBatch, owner: np.ndarray, there: np.ndarray) -> Tensor:
+    """Return raw outputs (V, C) where nodes that are not there have zero features; their edges stay.
+
+    Parameters
+    ----------
+    gnn : OpenBox
+    batch : GraphBatch
+    owner : ndarray of int, shape (V,)
+        Instance of each version.
+    there : ndarray of bool
+        One for each node of each version.
+    """
+    variants = Variants(gnn, batch, owner)
 
     def features(copies: GraphBatch, part: slice) -> Tensor:
         x = gnn.float_features(copies, "removal='split'")
@@ -31,18 +42,21 @@ def zero_features(gnn: OpenBox, variants: Variants, there: np.ndarray) -> Tensor
     return variants.with_features(features)
 
 
-def split_edges(gnn: OpenBox, variants: Variants, there: np.ndarray) -> Tensor:
-    """Return raw outputs (V, C) of versions in which nodes that are not there have no edges; features stay.
+def split_edges(gnn: OpenBox, batch: GraphBatch, owner: np.ndarray, there: np.ndarray) -> Tensor:
+    """Return raw outputs (V, C) where nodes that are not there have no edges; their features stay.
 
-    Degrees are computed afresh, so the batch must have been cut for it, see `BaseExplainer.removes_edges`.
+    Degrees are computed afresh, so the batch must have been cut for it, see `BaseExplainer.removes_edges`. Parameters
+    are those of `zero_features`.
     """
+    variants = Variants(gnn, batch, owner)
 
-    def run(copies: GraphBatch, part: slice) -> Tensor:
-        source, target = copies.edge_index.cpu().numpy()
-        here = there[variants.nodes(part)]
-        return gnn.forward(copies.keep_edges(here[source] & here[target]))
+    def kept(part: slice) -> np.ndarray:
+        number = np.diff(variants.edge_ptr[part.start : part.stop + 1])
+        first = np.repeat(variants.node_ptr[part], number)
+        source, target = batch.graphs.ends[:, variants.copied_edges(part)] + first
+        return there[source] & there[target]
 
-    return variants.outputs(run)
+    return variants.keep_edges(kept)
 
 
 REMOVALS: dict[str, Removal] = {"zero": zero_features, "split": split_edges}
@@ -118,7 +132,7 @@ class CoalitionValues:
     ----------
     gnn : OpenBox
     batch : GraphBatch
-    removal : {"zero", "split"}
+    removal : {"zero", "split"} or callable
         What becomes of nodes that are not in a coalition, see `zero_features` and `split_edges`.
     remembers : bool, default=True
         As for `Coalitions`.
@@ -129,8 +143,9 @@ class CoalitionValues:
         Those of each instance.
     """
 
-    def __init__(self, gnn: OpenBox, batch: GraphBatch, removal: str, remembers: bool = True) -> None:
-        self._gnn, self._batch, self._remove = gnn, batch, REMOVALS[removal]
+    def __init__(self, gnn: OpenBox, batch: GraphBatch, removal: str | Removal, remembers: bool = True) -> None:
+        self._gnn, self._batch = gnn, batch
+        self._remove = REMOVALS[removal] if isinstance(removal, str) else removal
         self.of = [Coalitions(int(n), remembers) for n in np.diff(batch.graphs.node_ptr)]
 
     def ask(self, wanted: Sequence[tuple[int, np.ndarray]]) -> None:
@@ -158,7 +173,7 @@ class CoalitionValues:
     def _run(self, pieces: list[tuple[int, np.ndarray]]) -> None:
         owner = np.repeat([i for i, _ in pieces], [len(numbers) for _, numbers in pieces])
         there = np.concatenate([self.of[i].members(numbers).ravel() for i, numbers in pieces])
-        outputs = self._remove(self._gnn, Variants(self._gnn, self._batch, owner), there)
+        outputs = self._remove(self._gnn, self._batch, owner, there)
         values = heads.probabilities(self._gnn.kind_of_output, outputs.double()).cpu().numpy()
         bad = ~np.isfinite(values).all(axis=1)
         if bad.any():

@@ -103,6 +103,7 @@ class ConnectedSearch:
         self._label = label
         self._leaf = min(settings.min_atoms, settings.max_nodes)
         self._states = {inside.tobytes(): self._root}
+        self._found = self._is_allowed(self._root)
 
     @property
     def bound(self) -> int:
@@ -124,7 +125,7 @@ class ConnectedSearch:
         most = self._settings.max_evals
         if most is None:
             return
-        numbers, states = [self._values.everybody()], [self._root.inside] if self._is_allowed(self._root) else []
+        numbers, states = [self._values.everybody()], [self._root.inside] if self._found else []
         states += [] if self._is_leaf(self._root) else list(self._below(self._root))
         made_of = self._values.comparisons(np.array(states)) if states else []
         first = self._new(np.concatenate(numbers + [_numbers(one) for one in made_of]))
@@ -137,7 +138,7 @@ class ConnectedSearch:
 
     def run(self) -> Generator[np.ndarray, None, FoundSets]:
         """Yield numbers of coalitions whose values are needed next; return what is found."""
-        allowed = [self._root] if self._is_allowed(self._root) else []
+        allowed = [self._root] if self._found else []
         made_of = self._values.comparisons(np.array([s.inside for s in allowed])) if allowed else []
         everybody = self._values.everybody()
         yield self._take(np.concatenate([everybody, *map(_numbers, made_of)]))
@@ -149,7 +150,7 @@ class ConnectedSearch:
             if not (yield from self._rollout()):
                 exhausted = True
                 break
-        if not any(map(self._is_allowed, self._states.values())):
+        if not self._found:
             yield from self._cut_down()
         return FoundSets(self._ranking(), len(self._asked), self.bound, exhausted)
 
@@ -173,12 +174,11 @@ class ConnectedSearch:
         made_of = self._values.comparisons(new) if len(new) else []
         if made_of:
             numbers = np.concatenate([_numbers(one) for one in made_of])
-            known = any(map(self._is_allowed, self._states.values())) or bool(
-                (new.sum(axis=1) <= self._settings.max_nodes).any()
-            )
-            if not self._affords(len(self._new(numbers)) + (0 if known else self._values.most)):
+            found = self._found or bool((new.sum(axis=1) <= self._settings.max_nodes).any())
+            if not self._affords(len(self._new(numbers)) + (0 if found else self._values.most)):
                 return False
             yield self._take(numbers)
+            self._found = found
         for inside, one in zip(new, made_of, strict=True):
             self._states[inside.tobytes()] = State(inside, self._values.of(one))
         state.children = [self._states[inside.tobytes()] for inside in children]

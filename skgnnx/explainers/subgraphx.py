@@ -22,7 +22,7 @@ from skgnnx.taxonomy import Taxonomy
 from skgnnx.validation import NonNegativeFloat, PositiveInt
 
 PRESETS: dict[str, dict[str, Any]] = {
-    "default": {"rollouts": 20, "min_atoms": 5, "expand_atoms": 12, "c_puct": 10.0, "n_samples": 50, "hops": 4},
+    "default": {"rollouts": 20, "min_atoms": 5, "expand_atoms": 12, "c_puct": 10.0, "n_samples": 16, "hops": 4},
     "paper": {"rollouts": 20, "min_atoms": 5, "expand_atoms": 12, "c_puct": 5.0, "n_samples": 100, "hops": 4},
 }
 MOST_SUBSETS = 100
@@ -74,13 +74,14 @@ class SubgraphX(BaseExplainer):
     c_puct : float >= 0, optional
         Weight of exploration, :math:`c`; 10 ("default") or 5 ("paper").
     n_samples : int >= 1, optional
-        Draws of permutations for a Shapley value, the same for all sets of an instance; 50 ("default") or 100
+        Draws of permutations for a Shapley value, the same for all sets of an instance; 16 ("default") or 100
         ("paper"). Where there are no more coalitions than that, all of them are taken and the value is exact.
     hops : int >= 1, optional
         How far other players are from a set; 4. The paper takes the number of layers.
-    max_evals : int >= 1 or None, default=100000
+    max_evals : int >= 1 or None, default=30000
         Most coalitions of an instance that the model is asked about, each counted once. The search stops before the
-        children of a set would need more.
+        children of a set would need more. Coming down once takes up to ``2 * n_samples * expand_atoms`` of them for
+        each node that is removed: for graphs of hundreds of nodes raise it, or lower these.
 
     Raises
     ------
@@ -122,7 +123,7 @@ class SubgraphX(BaseExplainer):
     c_puct: NonNegativeFloat | None = None
     n_samples: PositiveInt | None = None
     hops: PositiveInt | None = None
-    max_evals: PositiveInt | None = 100_000
+    max_evals: PositiveInt | None = 30_000
 
     masks_: ClassVar[tuple[str, ...]] = ("node",)  # edges are not searched: they are those between chosen nodes
     taxonomy: ClassVar[Taxonomy] = Taxonomy(
