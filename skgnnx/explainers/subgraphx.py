@@ -142,11 +142,15 @@ class SubgraphX(BaseExplainer):
         value = getattr(self, name)
         return PRESETS[self.preset][name] if value is None else value
 
+    def coalition_values(self, gnn: OpenBox, batch: GraphBatch) -> CoalitionValues:
+        """Return what the model says of coalitions of the nodes of a batch."""
+        return CoalitionValues(gnn, batch, self.removal)
+
     def _explain_batch(self, gnn: OpenBox, batch: GraphBatch, seed: int) -> Masks:
         return self._explain_each(gnn, batch, seed, [batch])[0]
 
     def _explain_each(self, gnn: OpenBox, batch: GraphBatch, seed: int, asked: Sequence[GraphBatch]) -> list[Masks]:
-        values = CoalitionValues(gnn, batch, self.removal)
+        values = self.coalition_values(gnn, batch)
         masks = []
         for one in asked:
             searches = [search.run() for search in self._searches(one, values, seed)]

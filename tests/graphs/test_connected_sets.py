@@ -4,6 +4,7 @@ import networkx as nx
 import numpy as np
 import pytest
 
+from skgnnx.graphs import connected_sets
 from skgnnx.graphs.connected_sets import Connections
 
 
@@ -18,8 +19,10 @@ def case(seed):
     return Connections(ends, n), plain, rng.random((4, n)) < 0.6
 
 
+@pytest.mark.parametrize("small", [0, 64])
 @pytest.mark.parametrize("seed", range(20))
-def test_sets_are_looked_at_as_by_networkx(seed):
+def test_sets_are_looked_at_as_by_networkx(seed, small, monkeypatch):
+    monkeypatch.setattr(connected_sets, "SMALL", small)
     connections, plain, sets = case(seed)
     labels, near = connections.components(sets), connections.within(sets, 2)
     for inside, label, reached in zip(sets, labels, near, strict=True):
@@ -32,7 +35,9 @@ def test_sets_are_looked_at_as_by_networkx(seed):
         assert set(np.flatnonzero(reached)) == around
 
 
-def test_no_nodes_and_no_sets():
+@pytest.mark.parametrize("small", [-1, 64])
+def test_no_nodes_and_no_sets(small, monkeypatch):
+    monkeypatch.setattr(connected_sets, "SMALL", small)
     connections = Connections(np.zeros((2, 0), dtype=int), 0)
     assert connections.components(np.zeros((3, 0), dtype=bool)).shape == (3, 0)
     assert Connections(np.array([[0], [1]]), 2).components(np.zeros((0, 2), dtype=bool)).shape == (0, 2)
