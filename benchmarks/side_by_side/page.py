@@ -53,7 +53,9 @@ def page(found: Sequence[tuple[str, dict[str, Any]]], command: str) -> str:
     command : str
         How the page was made.
     """
-    parts = ["# Performance", f"Written by `{command}`.", LEGEND, COUNTS]
+    has_rows = any("rows" in outcome for _, outcome in found)
+    parts = ["# Performance" if has_rows else "# Results", f"Written by `{command}`."]
+    parts += [LEGEND, COUNTS] if has_rows else []
     for script, outcome in found:
         parts.append(f"## `{script}`")
         if "printed" in outcome:

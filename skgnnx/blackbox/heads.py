@@ -161,6 +161,18 @@ def log_probabilities(kind: str, output: Tensor) -> Tensor:
     return probabilities(kind, output).clamp_min(1e-30).log()
 
 
+def log_probability(kind: str, output: Tensor, targets: Tensor) -> Tensor:
+    """Return the log-probability of each row's target (B,), of logits also where it rounds to zero.
+
+    Of a very sure prediction, a logarithm of a softmax keeps no digits, and no gradient.
+    """
+    column = targets.view(-1, 1)
+    if kind != "logits":
+        return log_probabilities(kind, output).gather(1, column).squeeze(1)
+    others = output.scatter(1, column, float("-inf")).logsumexp(dim=1)
+    return functional.logsigmoid(output.gather(1, column).squeeze(1) - others)
+
+
 def _logit(probability: Tensor) -> Tensor:
     """Return log(p / (1 - p)), as far out as the floating-point type can tell p from 0 and 1."""
     return probability.logit(eps=torch.finfo(probability.dtype).eps)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import partial
 
@@ -10,22 +10,35 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skgnnx.blackbox.mask_logits import MaskLogits, MaskParameters, Penalty
+from skgnnx.blackbox.mask_logits import STILL, MaskLogits, MaskParameters, Penalty
+from skgnnx.blackbox.mask_progress import Progress
 from skgnnx.blackbox.operations import TapeError
 from skgnnx.blackbox.repeating import Repeated
 from skgnnx.graphs.batch import GraphBatch
 
 Objective = Callable[[GraphBatch, dict[str, Tensor]], Tensor]
-PATIENCE = 10
 
 
 @dataclass
 class LearnedMasks:
-    """What `learn_masks` returns: values per edge, node or instance, the last losses, the steps taken, and how."""
+    """What `learn_masks` returns.
+
+    Parameters
+    ----------
+    masks : dict of Tensor
+        Values per edge, node or instance.
+    loss, num_steps : Tensor of shape (B,)
+        The last losses, before the last step, and the steps taken.
+    undecided : Tensor of bool of shape (B,)
+        Whether most masks of an instance were still on their way, or none had left its start, or none mattered.
+    path : str
+        How the steps ran.
+    """
 
     masks: dict[str, Tensor]
     loss: Tensor
     num_steps: Tensor
+    undecided: Tensor
     path: str
 
 
@@ -39,6 +52,7 @@ def learn_masks(
     lr: float,
     tol: float | None = None,
     gradient_support: bool = False,
+    average: Collection[str] = (),
     taped: bool = True,
 ) -> LearnedMasks:
     """Minimise ``objective(batch, masks) + penalties`` by Adam over the logits.
@@ -59,10 +73,19 @@ def learn_masks(
     gradient_support : bool, default=False
         If True, the first step has no penalties, and logits whose first gradient is zero are never penalised and end
         at 0, as in PyG.
+    average : collection of str, default=()
+        Kinds of masks that are returned as means over all steps, instead of as they are after the last.
     taped : bool, default=True
         Whether the objective may be done again from a tape, see `Repeated`; False calls it in every step.
     """
-    descend = partial(_descend, objective, batch, parameters, penalties, epochs, lr, tol, gradient_support)
+
+    def starts() -> dict[str, MaskLogits]:
+        return {
+            kind: MaskLogits(rows, penalties[kind], len(batch), lr, steps=epochs, average=kind in average)
+            for kind, rows in parameters.items()
+        }
+
+    descend = partial(_descend, objective, batch, starts, epochs, tol, gradient_support)
     try:
         return descend("" if taped else "not asked for")
     except TapeError as error:
@@ -74,15 +97,14 @@ def learn_masks(
 def _descend(
     objective: Objective,
     batch: GraphBatch,
-    parameters: dict[str, MaskParameters],
-    penalties: dict[str, Penalty],
+    starts: Callable[[], dict[str, MaskLogits]],
     epochs: int,
-    lr: float,
     tol: float | None,
     gradient_support: bool,
     problem: str,
 ) -> LearnedMasks:
-    logits = {kind: MaskLogits(p, penalties[kind], len(batch), lr) for kind, p in parameters.items()}
+    logits = starts()
+    parameters = {kind: each.rows for kind, each in logits.items()}
     support: dict[str, Tensor] = {}
     progress = Progress(len(batch), tol, batch.device)
     losses = Losses(objective, batch, logits, epochs, problem)
@@ -107,11 +129,25 @@ def _descend(
             losses = Losses(objective, batch, logits, epochs - step, problem)
     losses.check()
     progress.settle(progress.active, epochs, logits)
-    found = {}
+    found = {
+        kind: parameters[kind].entries((each.final * support.get(kind, 1)).to(parameters[kind].logits.dtype))
+        for kind, each in logits.items()
+    }
+    undecided = _undecided(logits, parameters)
+    return LearnedMasks(found, progress.loss, progress.num_steps, undecided, losses.path)
+
+
+def _undecided(logits: dict[str, MaskLogits], parameters: dict[str, MaskParameters]) -> Tensor:
+    """Return which instances have learned nothing, or most of whose masks were still on their way (B,)."""
+    reacts = torch.stack([each.reacts for each in logits.values()]).any(dim=0)
+    count, going, moved = (torch.zeros(len(reacts), dtype=torch.float64, device=reacts.device) for _ in range(3))
     for kind, each in logits.items():
-        value = each.final.sigmoid() * support.get(kind, 1)
-        found[kind] = parameters[kind].entries(value.to(parameters[kind].logits.dtype))
-    return LearnedMasks(found, progress.loss, progress.num_steps, losses.path)
+        rows = parameters[kind]
+        support = rows.weight.double().expand_as(each.final)
+        left = (each.final - rows.logits.double().sigmoid()).abs() > STILL
+        for total, values in ((count, support), (going, each.open_ended * support), (moved, left * support)):
+            total += rows.per_instance(values, len(reacts))
+    return (count > 0) & (~reacts | (2 * going > count) | (moved == 0))
 
 
 class Losses:
@@ -158,70 +194,6 @@ class Losses:
         if not loss.requires_grad:
             return [loss, *[None] * len(leaves)]
         return [loss.detach(), *torch.autograd.grad(loss.sum(), leaves, allow_unused=True)]
-
-
-class Progress:
-    """Which instances still move: all, until their loss has been still for `PATIENCE` steps.
-
-    Parameters
-    ----------
-    num_instances : int
-    tol : float or None
-        Relative change of the loss that counts as still; None for none.
-    device : torch.device
-
-    Attributes
-    ----------
-    loss, num_steps : Tensor of shape (num_instances,)
-        Last loss and number of steps of each instance that has stopped.
-    active : Tensor of bool
-        Which instances of the present batch still move.
-    """
-
-    def __init__(self, num_instances: int, tol: float | None, device: torch.device) -> None:
-        self.tol = tol
-        self.loss = torch.full((num_instances,), float("inf"), dtype=torch.float64, device=device)
-        self.num_steps = torch.zeros(num_instances, dtype=torch.long, device=device)
-        self.active = torch.ones(num_instances, dtype=torch.bool, device=device)
-        self._place = torch.arange(num_instances, device=device)  # of instances of the batch, among all
-        self._last = self.loss.clone()
-        self._still = torch.zeros_like(self.num_steps)
-
-    def note(self, loss: Tensor, steps: int, logits: dict[str, MaskLogits]) -> None:
-        """Take in the losses of one step, and stop instances with it."""
-        if self.tol is not None:
-            calm = (loss - self._last).abs() <= self.tol * loss.abs().clamp_min(1e-12)
-            self._still = torch.where(calm, self._still + 1, 0)
-        self._last = loss
-        stopped = self.active & (self._still >= PATIENCE)
-        if stopped.any():
-            self.settle(stopped, steps, logits)
-
-    def settle(self, instances: Tensor, steps: int, logits: dict[str, MaskLogits]) -> None:
-        """Stop some instances of the batch with what they have now."""
-        self.loss[self._place[instances]] = self._last[instances]
-        self.num_steps[self._place[instances]] = steps
-        self.active = self.active & ~instances
-        for each in logits.values():
-            each.settle(instances)
-
-    def is_sparse(self, batch: GraphBatch) -> bool:
-        """Return True once half of the nodes and edges of a batch belong to what has stopped."""
-        if self.tol is None or self.active.all():
-            return False
-        size = np.diff(batch.graphs.node_ptr) + np.diff(batch.graphs.edge_ptr)
-        return bool(2 * size[self.active.cpu().numpy()].sum() <= size.sum())
-
-    def compacted(self, batch: GraphBatch, logits: dict[str, MaskLogits]) -> GraphBatch:
-        """Return what to go on with: a batch of the instances that still move."""
-        active = self.active.cpu().numpy()
-        for each in logits.values():
-            each.keep(self.active)
-        self._place, self._last, self._still = (
-            values[self.active] for values in (self._place, self._last, self._still)
-        )
-        self.active = torch.ones_like(self._place, dtype=torch.bool)
-        return batch.take(np.flatnonzero(active))
 
 
 def edge_pairs(batch: GraphBatch) -> tuple[Tensor, Tensor]:

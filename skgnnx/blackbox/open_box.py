@@ -96,8 +96,8 @@ class OpenBox(Opening):
 
     def log_prob(self, batch: GraphBatch, **given: Any) -> Tensor:
         """Return the log-probability of each instance's target (B,)."""
-        output = self.forward(batch, **given)
-        return of_targets(heads.log_probabilities(self.kind_of_output, output), batch.targets)
+        output, kind = self.argument_of(lambda: self._raw(batch, given.get("x"), given.get("edge_mask")))
+        return heads.log_probability(kind, self._rows(output, batch), batch.targets)  # type: ignore[arg-type]
 
     def scores(self, batch: GraphBatch, **given: Any) -> Tensor:
         """Return the pre-softmax score of each instance's target (B,)."""

@@ -12,8 +12,9 @@ from torch_geometric.data import Data
 from torch_geometric.nn import GCNConv, GraphConv
 
 from skgnnx import Instances
-from skgnnx.blackbox.mask_learning import PATIENCE, edge_pairs, learn_masks
+from skgnnx.blackbox.mask_learning import edge_pairs, learn_masks
 from skgnnx.blackbox.mask_logits import MaskParameters, Penalty
+from skgnnx.blackbox.mask_progress import PATIENCE
 
 SIZES = [3, 5, 1]
 EPS = 1e-15

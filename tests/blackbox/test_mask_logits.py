@@ -6,7 +6,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skgnnx.blackbox.mask_logits import Adam, MaskLogits, MaskParameters, Penalty
+from skgnnx.blackbox.adam import Adam
+from skgnnx.blackbox.mask_logits import MaskLogits, MaskParameters, Penalty
 
 EPS = 1e-15
 SIZE_AND_ENTROPY = [(0.0, 0.0, False), (0.3, 0.0, False), (0.0, 0.7, True), (0.3, 0.7, False), (0.3, 0.7, True)]
@@ -112,24 +113,81 @@ def test_steps_make_no_arrays():
     assert rows.weight.tolist() == [1.0] * 6
 
 
-@given(st.integers(0, 99), st.booleans(), st.sets(st.integers(0, 4), min_size=1))
-def test_some_instances_go_on_as_if_they_were_alone(seed, tied, kept):
+def masks_of(logits):
+    """What the masks are after the last step, or were on average."""
+    logits.settle(torch.ones(int(logits.rows.instance.max()) + 1, dtype=torch.bool))
+    return logits.final[logits._place].clone()
+
+
+def test_the_size_penalty_grows_in_units_of_the_first_gradient_and_masks_are_averaged():
+    """The formula written with torch's own Adam, one instance at a time."""
+    instance = torch.tensor([0, 0, 1, 1, 1])
+    theta = torch.tensor([1.0, -1.0, 0.5, 2.0, 0.0], dtype=torch.float64)
+    slope = torch.tensor([-3.0, 1.0, -1e-9, 2e-9, 4e-9], dtype=torch.float64)  # the loss is linear in the masks
+    weight = torch.tensor([1.0, 1, 1, 1, 0], dtype=torch.float64)
+    penalty = Penalty(0.5, 0.1, mean=False, growth=16.0, relative=True)
+    logits = MaskLogits(MaskParameters(theta, instance, weight), penalty, 2, 0.1, steps=5, average=True)
+    values = []
+    for _ in range(5):
+        logits.masks()
+        logits.take_gradient(slope, penalised=True)
+        values.append(logits.value(2))
+        logits.step()
+    found = masks_of(logits)
+    for b in range(2):
+        mine = instance == b
+        used, one = weight[mine] > 0, theta[mine].clone().requires_grad_()
+        unit = slope[mine][used].abs().mean()
+        # The loss is divided by the unit, so that Adam's epsilon does not matter.
+        adam, seen = torch.optim.Adam([one], lr=0.1), []
+        for step in range(5):
+            s = one.sigmoid()
+            entropy = -(s * s.log() + (1 - s) * (1 - s).log())[used].mean()
+            value = 0.5 * 2.0**step * s[used].sum() + 0.1 * entropy
+            torch.testing.assert_close(values[step][b], (unit * value).detach(), rtol=1e-12, atol=0)
+            adam.zero_grad()
+            (value + (slope[mine] / unit * s).sum()).backward()
+            adam.step()
+            seen.append(one.detach().sigmoid())
+        torch.testing.assert_close(found[mine], torch.stack(seen).mean(0), rtol=1e-12, atol=0)
+
+
+def test_masks_on_their_way_are_told_from_those_that_have_arrived():
+    """Logits that are pushed steadily; 0 and 5 are not yet and already near 1, and the last one is not pushed."""
+    theta = torch.tensor([0.0, 5.0, 0.0], dtype=torch.float64)
+    logits = MaskLogits(
+        MaskParameters(theta, torch.zeros(3, dtype=torch.long), torch.ones(3)), Penalty(0, 0, False), 1, 0.1
+    )
+    assert not logits.is_open_ended().any()  # nothing has moved
+    for _ in range(3):
+        logits.masks()
+        logits.take_gradient(torch.tensor([-1.0, -1.0, 0.0], dtype=torch.float64), penalised=True)
+        logits.step()
+    assert logits.is_open_ended().tolist() == [True, False, False]
+    assert logits.reacts.tolist() == [True]
+
+
+@given(st.integers(0, 99), st.booleans(), st.sets(st.integers(0, 4), min_size=1), st.booleans())
+def test_some_instances_go_on_as_if_they_were_alone(seed, tied, kept, on_a_path):
     random = np.random.default_rng(seed)
     size, edges = 10, 17
     instance = torch.from_numpy(np.append(np.arange(5), random.integers(0, 5, size - 5)))
     theta = torch.from_numpy(random.standard_normal(size))
     weight = torch.from_numpy(random.integers(0, 2, size).astype(float))
     expand = torch.from_numpy(random.integers(0, size, edges)) if tied else None
-    penalty = Penalty(0.2, 0.3, mean=False)
+    penalty = Penalty(0.2, 0.3, mean=False, growth=8.0 if on_a_path else 1.0, relative=on_a_path)
     all_rows, stays = MaskParameters(theta, instance, weight, expand), torch.tensor([b in kept for b in range(5)])
-    together, alone = MaskLogits(all_rows, penalty, 5, 0.1), MaskLogits(all_rows.take(stays), penalty, len(kept), 0.1)
+    together, alone = (
+        MaskLogits(rows, penalty, number, 0.1, steps=4, average=on_a_path)
+        for rows, number in ((all_rows, 5), (all_rows.take(stays), len(kept)))
+    )
     by_masks = torch.from_numpy(random.standard_normal((4, size)))
     row_stays = stays[instance]
     row_of_entry = torch.arange(size) if expand is None else expand
     for step in range(4):
         if step == 2:
             together.settle(~stays)
-            stopped = together.theta[~row_stays].clone()
+            stopped = masks_of(together)[~row_stays]
             together.keep(stays)
         expected = alone.masks()
         found = together.rows.entries(together.masks())
@@ -140,5 +198,5 @@ def test_some_instances_go_on_as_if_they_were_alone(seed, tied, kept):
         together.step()
         alone.step()
     together.settle(torch.ones(len(kept), dtype=torch.bool))
-    assert torch.equal(together.final[row_stays], alone.theta)
+    assert torch.equal(together.final[row_stays], masks_of(alone))
     assert torch.equal(together.final[~row_stays], stopped)

@@ -119,7 +119,15 @@ def test_pipelines_share_as_well(explainer, X):
 
 
 def test_a_size_penalty_moves_every_score(X):
-    explainer = GNNExplainer(Network(), output="logits", epochs=30, sparsity=0.5)
+    plain = {
+        "n_init": 1,
+        "init_mean": 4.0,
+        "init_scale": 1.0,
+        "average_steps": False,
+        "size_growth": 1.0,
+        "size_unit": "loss",
+    }
+    explainer = GNNExplainer(Network(), output="logits", epochs=30, sparsity=0.5, **plain)
     scoring = all_scorers("fidelity_plus", "neg_fidelity_minus", "characterization", "sparsity")
     results = (
         GridSearchCV(explainer, {"edge_size": [0, 0.05, 0.5]}, scoring=scoring, refit=False, cv=2).fit(X).cv_results_
