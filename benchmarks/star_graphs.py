@@ -1,12 +1,17 @@
 """GraphMask's star graphs: who finds all edges that a network has counted, beside the published table.
 
-    python benchmarks/star_graphs.py          # three seeds, about six minutes
+    python benchmarks/star_graphs.py          # three seeds, about seven minutes of one thread
     python benchmarks/star_graphs.py --toy    # a check that it still runs, seconds
 
-For every seed 10,000 stars train an R-GCN, other 1,000 fit what learns, and other 500 are explained. Precision, recall
+For every seed 10,000 stars train an R-GCN, other 4,000 fit what learns, and other 500 are explained. Precision, recall
 and F1 are of the edges of all explained stars together; graphs without a true edge count, too. Thresholds are those of
 the authors' code: 0.55 of the largest for integrated gradients, 0.35 (they suggest 0.3 to 0.4) for the bottleneck, 0.1
-for GNNExplainer with their settings, and 0.5 for ours. No setting was chosen by the truth of these graphs.
+for GNNExplainer with their penalties, and 0.5 for ours.
+
+How ground truth was used: three settings of GraphMask (stars to fit and max_change) and five of the bottleneck (epochs,
+rate, penalty) were tried on seed 0 with its true edges in sight. With 1,000 stars, GraphMask fell short of the recall
+that is asked for, at its default of max_change=0.05 and at 0.01; with 4,000 and 0.01 it did not. The seeds of the
+table, from 10 on, are others, drawn after all settings were settled.
 """
 
 from __future__ import annotations
@@ -34,7 +39,8 @@ from skgnnx import (
 from skgnnx.datasets import make_star_graphs
 from skgnnx.explainers.base import BaseExplainer
 
-# penalties of the authors' code for GNNExplainer; as many steps
+FIRST_SEED = 10
+# penalties of GraphMask's authors for GNNExplainer, and as many steps
 THEIR_GNN_EXPLAINER = {"preset": "pyg", "epochs": 2000, "edge_size": 0.0005, "edge_entropy": 0.001}
 
 
@@ -73,16 +79,17 @@ class Method:
 
 def bottleneck(network: StarNetwork, toy: bool) -> BaseExplainer:
     """Return the information bottleneck."""
-    return InformationBottleneck(network, **({"epochs": 3} if toy else {}))
+    return InformationBottleneck(network, epochs=3 if toy else 25)
 
 
 def graph_mask(amortised: bool) -> Callable[[StarNetwork, bool], BaseExplainer]:
     """Return what makes GraphMask, learned once for all stars or for each alone."""
-    return lambda network, toy: GraphMask(network, amortised=amortised, **({"epochs": 3} if toy else {}))
+    given = {"amortised": amortised, "max_change": 0.01}
+    return lambda network, toy: GraphMask(network, **given, **({"epochs": 3} if toy else {}))
 
 
 def their_gnn_explainer(network: StarNetwork, toy: bool) -> BaseExplainer:
-    """Return GNNExplainer with the settings of GraphMask's authors."""
+    """Return GNNExplainer with the penalties of GraphMask's authors."""
     return GNNExplainer(network, **THEIR_GNN_EXPLAINER | ({"epochs": 3} if toy else {}))
 
 
@@ -94,11 +101,17 @@ METHODS = [
         (88.3, 93.5, 90.8),
         cut=0.55,
     ),
-    Method("InformationBottleneck", bottleneck, (55.3, 51.5, 52.6), threshold=0.35),
-    Method("GNNExplainer, authors' settings", their_gnn_explainer, (100, 16.8, 28.7), threshold=0.1),
+    Method("InformationBottleneck(epochs=25)", bottleneck, (55.3, 51.5, 52.6), threshold=0.35),
+    Method(
+        "GNNExplainer, authors' penalties",
+        their_gnn_explainer,
+        (100, 16.8, 28.7),
+        threshold=0.1,
+        goal="recall < 50",
+    ),
     Method("GNNExplainer", lambda network, toy: GNNExplainer(network), None, threshold=0.5, goal="recall < 50"),
     Method("GraphMask(amortised=False)", graph_mask(False), (96.7, 26.2, 41.2), goal="recall < 50"),
-    Method("GraphMask", graph_mask(True), (98.8, 100, 99.4), goal="F1 >= 95, recall >= 98"),
+    Method("GraphMask(max_change=0.01)", graph_mask(True), (98.8, 100, 99.4), goal="F1 >= 95, recall >= 98"),
 ]
 
 
@@ -111,14 +124,14 @@ def main() -> None:
     torch.set_num_threads(1)
     print("  ".join(f"{name}: {value}" for name, value in environment().items()), flush=True)
     rows: dict[str, list[Bunch]] = {method.name: [] for method in METHODS}
-    for seed in range(1 if arguments.toy else arguments.seeds):
+    for seed in range(FIRST_SEED, FIRST_SEED + (1 if arguments.toy else arguments.seeds)):
         run_seed(seed, arguments.toy, rows)
-    print("\n" + table(rows))
+    print("\n" + table(rows) + "\n" + __doc__[__doc__.index("\nFor every seed") :].rstrip())
 
 
 def run_seed(seed: int, toy: bool, rows: dict[str, list[Bunch]]) -> None:
     """Train a network and explain it by every method."""
-    sizes = (300, 40, 20) if toy else (10_000, 1000, 500)
+    sizes = (300, 40, 20) if toy else (10_000, 4000, 500)
     drawn = [make_star_graphs(n_graphs=size, random_state=3 * seed + part) for part, size in enumerate(sizes)]
     training, fitted, explained = drawn
     start = time.process_time()
