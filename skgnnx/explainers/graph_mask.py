@@ -22,12 +22,14 @@ from skgnnx.graphs.batch import GraphBatch
 from skgnnx.taxonomy import Taxonomy
 from skgnnx.validation import NonNegativeFloat, PositiveFloat, PositiveInt
 
-STEPS = 2000  # what the default takes for each layer, whatever the number of instances
+STEPS = 3000  # what the default takes for each layer, whatever the number of instances
+
+DUAL_LR = 0.01  # of the multipliers, as in the authors' code
 
 PRESETS: dict[tuple[str, bool], dict[str, Any]] = {  # by name, and whether networks are learned
-    ("default", True): {"epochs": None, "lr": 1e-3, "penalty": 5.0},
+    ("default", True): {"epochs": None, "lr": 1e-3, "penalty": 5.0, "max_change": 0.02},
     ("default", False): {"epochs": 300, "lr": 0.05, "penalty": 5.0},
-    ("paper", True): {"epochs": 25, "lr": 3e-4, "penalty": 5.0},
+    ("paper", True): {"epochs": 25, "lr": 3e-4, "penalty": 5.0, "max_change": 0.05},
     ("paper", False): {"epochs": 25, "lr": 3e-4, "penalty": 5.0},
 }
 
@@ -47,8 +49,8 @@ class GraphMask(LearnedExplainer):
     Layers are learned from the last to the first; those that have begun go on.
 
     Amortised, one network per layer (see `GateNetwork`) says from a message and the states of its ends whether the gate
-    is open, and :math:`\Delta` is the mean over a step of the optimiser. What it knows it has learned from all
-    instances of `fit`, so it cannot use that a single prediction happens to survive without messages that the model
+    is open, and :math:`\Delta` is the mean over instances, a running one over steps. What it knows it has learned from
+    all instances of `fit`, so it cannot use that a single prediction happens to survive without messages that the model
     needs in general: hindsight bias, which finds sets that are too small. Not amortised, the gates of every instance
     are learned for it alone in `explain`, with a multiplier and baselines of its own, and that bias is there.
 
@@ -60,23 +62,22 @@ class GraphMask(LearnedExplainer):
         Values of the parameters below that are None. "paper" is the authors' code for star graphs, which also sets
         ``fit_batch_size=5``.
     epochs : int >= 1, optional
-        Passes over the instances for each layer; not amortised, steps. None: as many as make 2000 steps, or 300
+        Passes over the instances for each layer; not amortised, steps. None: as many as make 3000 steps, or 300
         ("default"); 25 ("paper").
     lr : float > 0, optional
-        Learning rate; 0.001, or 0.05 where not amortised ("default"); 0.0003 ("paper"). Larger ones closed all gates
-        of star graphs at once.
+        Learning rate; 0.001, or 0.05 where not amortised ("default"); 0.0003 ("paper").
     penalty : float >= 0, optional
         :math:`\rho`; 5. Where layers pass messages once for each relation, their gates count as those of one layer.
     allowance : float >= 0, default=0.03
         :math:`\beta`, as in the authors' code. They count the loss from 0, here it counts from the model's own, so that
         an unsure prediction can be kept, too.
-    max_change : float >= 0, default=0.05
+    max_change : float >= 0, optional
         Amortised, the networks are used that leave the fewest gates of held-out instances open after an epoch and
-        change no more than this share of predicted classes (of values, relative to their size, in a regression); as in
-        the authors' code, which compares a score.
+        change no more than this share of predicted classes (of values, relative to their size, in a regression). 0.02
+        ("default"); 0.05 ("paper"), which compares a score.
     hidden : int >= 1, optional
         Width of the networks; None is that of the messages, at least 8.
-    fit_batch_size : int >= 1 or None, default=256
+    fit_batch_size : int >= 1 or None, default=128
         Instances in each step of the optimiser; None takes all of them.
 
     Attributes
@@ -114,9 +115,9 @@ class GraphMask(LearnedExplainer):
     lr: PositiveFloat | None = None
     penalty: NonNegativeFloat | None = None
     allowance: NonNegativeFloat = 0.03
-    max_change: NonNegativeFloat = 0.05
+    max_change: NonNegativeFloat | None = None
     hidden: PositiveInt | None = None
-    fit_batch_size: PositiveInt | None = 256
+    fit_batch_size: PositiveInt | None = 128
 
     masks_: ClassVar[tuple[str, ...]] = ("edge",)
     taxonomy: ClassVar[Taxonomy] = Taxonomy(
@@ -132,11 +133,16 @@ class GraphMask(LearnedExplainer):
         tags.requires_fit = self.amortised
         return tags
 
+    def _setting(self, name: str) -> Any:
+        """Return a parameter, or what the preset says where it is None."""
+        value = getattr(self, name)
+        return PRESETS[self.preset, self.amortised][name] if value is None else value
+
     def _problem(self, steps_per_epoch: int = 1) -> GateProblem:
-        values = PRESETS[self.preset, self.amortised]
-        given = {name: getattr(self, name) for name in values if getattr(self, name) is not None}
-        chosen = {"epochs": -(-STEPS // steps_per_epoch)} | {k: v for k, v in values.items() if v is not None} | given
-        return GateProblem(HardConcrete(), allowance=self.allowance, dual_lr=0.01, **chosen)
+        epochs = self._setting("epochs") or -(-STEPS // steps_per_epoch)
+        return GateProblem(
+            HardConcrete(), self._setting("penalty"), self.allowance, epochs, self._setting("lr"), DUAL_LR
+        )
 
     def _train(
         self, gnn: OpenBox, data: LearningSet, network: nn.Module | None, seed: int, epochs: int | None
@@ -146,7 +152,9 @@ class GraphMask(LearnedExplainer):
             networks = GateNetworks(GateSites(gnn, data.steps[0][0]).calls, self.hidden).to(gnn.device, gnn.dtype)
             network = LearnedGates(networks, Multipliers(1, problem.dual_lr, gnn.device))
         learned: Any = network
-        AmortisedLearning(gnn, problem, learned, seed).run(data.steps, data.held_out, epochs, self.max_change)
+        AmortisedLearning(gnn, problem, learned, seed).run(
+            data.steps, data.held_out, epochs, self._setting("max_change")
+        )
         return network
 
     def _explain_batch(self, gnn: OpenBox, batch: GraphBatch, seed: int) -> Masks:

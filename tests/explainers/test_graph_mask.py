@@ -272,7 +272,7 @@ def test_each_relation_and_each_round_has_gates_of_its_own():
 
 def test_settings_stay_with_their_explainer():
     GraphMask(penalty=1.0, lr=0.5, epochs=7)
-    assert GraphMask()._problem(4) == GateProblem(HardConcrete(), 5.0, 0.03, 500, 1e-3, 0.01)
+    assert GraphMask()._problem(4) == GateProblem(HardConcrete(), 5.0, 0.03, 750, 1e-3, 0.01)
     assert GraphMask(preset="paper", penalty=2.0)._problem(4) == GateProblem(HardConcrete(), 2.0, 0.03, 25, 3e-4, 0.01)
     assert GraphMask(amortised=False)._problem().epochs == 300
 
