@@ -86,12 +86,6 @@ class EdgeSearch:
             return stays[copied] | (unit[copied] == np.repeat(added[part], np.diff(variants.edge_ptr)[part]))
 
         values = variants.log_values(variants.keep_edges(keep)).cpu().numpy()
-        if not np.isfinite(values).all():
-            i = self._batch.positions[owner[np.argmin(np.isfinite(values))]]
-            raise FloatingPointError(
-                f"The output of {self._gnn.name} must be finite for graphs with fewer edges, too. Got NaN or infinity "
-                f"for instance {i}; look for divisions by degrees, or use on_error='nan'."
-            )
         return values if self._aim is None else -np.abs(values - self._aim[owner])
 
     def masks(self) -> Masks:

@@ -104,6 +104,7 @@ class ConnectedSearch:
         self._leaf = min(settings.min_atoms, settings.max_nodes)
         self._states = {inside.tobytes(): self._root}
         self._found = self._is_allowed(self._root)
+        self._distinct = 2 ** int(values.reached.sum())  # coalitions that there are
 
     @property
     def bound(self) -> int:
@@ -111,8 +112,7 @@ class ConnectedSearch:
         settings = self._settings
         depth = max(self._root.size - self._leaf, 0) + (len(self._parts) > 1)
         children = settings.rollouts * depth * settings.expand_atoms
-        players = int(self._values.reached.sum())
-        return min(1 + self._values.most * (1 + children), 2**players)
+        return min(1 + self._values.most * (1 + children), self._distinct)
 
     def check(self, index: int) -> None:
         """Raise ValueError if the first step alone asks about too many coalitions, without asking the model.
@@ -129,7 +129,8 @@ class ConnectedSearch:
         states += [] if self._is_leaf(self._root) else list(self._below(self._root))
         made_of = self._values.comparisons(np.array(states)) if states else []
         first = self._new(np.concatenate(numbers + [_numbers(one) for one in made_of]))
-        needed = len(first) + (0 if any(s.sum() <= self._settings.max_nodes for s in states) else self._values.most)
+        reserve = 0 if any(s.sum() <= self._settings.max_nodes for s in states) else self._values.most
+        needed = min(len(first) + reserve, self._distinct)
         if needed > most:
             raise ValueError(
                 f"'max_evals' must be at least {needed}, which the first step at index {index} asks about (the whole "
@@ -247,7 +248,7 @@ class ConnectedSearch:
 
     def _affords(self, number: int) -> bool:
         most = self._settings.max_evals
-        return most is None or len(self._asked) + number <= most
+        return most is None or min(len(self._asked) + number, self._distinct) <= most
 
     def _take(self, numbers: np.ndarray) -> np.ndarray:
         self._asked |= self._new(numbers)

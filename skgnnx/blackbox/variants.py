@@ -39,6 +39,11 @@ class Variants:
         First node and first edge of each version in flat arrays, and how many there are.
     targets : Tensor of shape (V,)
         Explained class or column of each version.
+
+    Raises
+    ------
+    FloatingPointError
+        If an output is not finite: no comparison with it means anything.
     """
 
     def __init__(self, gnn: OpenBox, batch: GraphBatch, owner: np.ndarray) -> None:
@@ -110,7 +115,15 @@ class Variants:
 
     def _joined(self, found: list[Tensor]) -> Tensor:
         like = self._gnn.reference
-        return torch.cat(found) if found else torch.empty((0, like.shape[1]), dtype=like.dtype, device=like.device)
+        outputs = torch.cat([torch.empty((0, like.shape[1]), dtype=like.dtype, device=like.device), *found])
+        bad = ~torch.isfinite(outputs).all(dim=1).cpu().numpy()
+        if bad.any():
+            raise FloatingPointError(
+                f"The output of {self._gnn.name} must be finite for every changed version of an instance. Got NaN or "
+                f"infinity at index {self._batch.positions[self.owner[bad][0]]}; look for overflow and for divisions "
+                "by degrees or norms that may be 0, or use on_error='nan'."
+            )
+        return outputs
 
     def nodes(self, part: slice) -> slice:
         """Return where the nodes of some versions are in flat arrays."""

@@ -106,7 +106,7 @@ class ErasureSearch(BaseExplainer):
                 f"No set of at most max_size={self.max_size} gates keeps the prediction of {len(missing)} of {len(E)} "
                 f"instances, the first at index {missing[0]}: all their gates stay open; raise max_size, see E.found.",
                 UserWarning,
-                stacklevel=stacklevel,
+                stacklevel=stacklevel - 1,  # warned from here, not from a function that this calls
             )
 
     def _explain_batch(self, gnn: OpenBox, batch: GraphBatch, seed: int) -> Masks:

@@ -92,7 +92,7 @@ class LearnedExplainer(BaseExplainer):
                 f"{type(self).__name__} should explain other instances than those in fit, where scores say too little "
                 f"about new ones. Got {known} of {len(E)} that were in fit; explain the others, or split X first.",
                 UserWarning,
-                stacklevel=stacklevel,
+                stacklevel=stacklevel - 1,  # warned from here, not from a function that this calls
             )
 
     def _learns(self) -> bool:

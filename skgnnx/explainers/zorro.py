@@ -129,6 +129,7 @@ class Zorro(BaseExplainer):
 
     def _columns(self, gnn: OpenBox) -> FeatureColumns:
         if COLUMNS not in gnn.memo:
+            _check_features(gnn.X)
             _check_explainable(gnn, self.soft)
             gnn.memo[COLUMNS] = getattr(self, "columns_", None) or _columns_of(gnn.X)
         return gnn.memo[COLUMNS]
@@ -214,12 +215,16 @@ class Explained:
 
 
 def _columns_of(X: Instances) -> FeatureColumns:
+    _check_features(X)
+    return FeatureColumns(X.store.columns["x"].values)
+
+
+def _check_features(X: Instances) -> None:
     if "x" not in X.store.columns:
         raise TypeError(
             "Zorro needs node features 'x', which it hides by drawing others. Got graphs without; use "
             "GNNExplainer(mask='edge') instead."
         )
-    return FeatureColumns(X.store.columns["x"].values)
 
 
 def _check_explainable(gnn: OpenBox, soft: bool) -> None:

@@ -271,10 +271,34 @@ def predicted(model, data, gates):
 @pytest.mark.parametrize("given", [{}, {"max_evals": 40, "on_budget": "greedy"}])
 def test_a_set_that_would_be_too_large_is_told(given):
     X = Instances.from_graphs([star(2), star(8)])
-    with pytest.warns(UserWarning, match=r"No set of at most max_size=2 gates keeps .* of 1 of 2 .* at index 1"):
+    with pytest.warns(
+        UserWarning, match=r"No set of at most max_size=2 gates keeps .* of 1 of 2 .* at index 1"
+    ) as told:
         E = ErasureSearch(Counting(3), max_size=2, **given).explain(X)
+    assert [warning.filename for warning in told] == [__file__]
     assert E.found == [True, False]
     assert E[1].tolist() == [1] * 8
+
+
+@pytest.mark.parametrize("given", [{}, {"max_evals": 40, "on_budget": "greedy"}])
+@pytest.mark.parametrize("label", [0, 1])
+def test_what_is_not_a_number_keeps_no_prediction(label, given):
+    class Divided(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = GraphConv(1, 1, bias=False)
+            nn.init.ones_(self.conv.lin_rel.weight)
+            nn.init.zeros_(self.conv.lin_root.weight)
+
+        def forward(self, x, edge_index, batch):
+            count = global_add_pool(self.conv(x, edge_index), batch)
+            return torch.cat([count / count, count / count], dim=1) * torch.tensor([1 - label, label])
+
+    X = Instances.from_graphs([star(2), star(3)])
+    with pytest.raises(
+        FloatingPointError, match=r"finite for every changed version .* at index [01]; .*on_error='nan'"
+    ):
+        ErasureSearch(Divided(), **given).explain(X)
 
 
 def test_parts_of_sizes_give_what_one_gives(monkeypatch):

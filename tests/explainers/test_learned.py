@@ -131,8 +131,9 @@ def test_instances_that_were_in_fit_are_counted():
         warnings.simplefilter("error")
         learned.explain(other)
     message = "other instances than those in fit.* Got 2 of 3 that were in fit"
-    with pytest.warns(UserWarning, match=message):
+    with pytest.warns(UserWarning, match=message) as told:
         learned.explain(Instances.concat([X[:1], other[:1], X[-1:]]).with_target(0))
+    assert [warning.filename for warning in told] == [__file__]
 
 
 def test_other_nodes_of_the_same_graph_are_other_instances():

@@ -325,6 +325,27 @@ def test_the_budget_is_told_before_the_model_is_asked(monkeypatch):
         SubgraphX(model, n_samples=8, max_nodes=2, max_evals=number - 1).explain(X[2:3])
 
 
+def test_a_budget_of_all_coalitions_is_always_enough():
+    ring = torch.tensor([[0, 1, 2, 3, 4, 5], [1, 2, 3, 4, 5, 0]])
+    X = Instances.from_graphs(
+        [
+            Data(
+                x=torch.randn(6, example("graph")[1][0].graph.num_features, generator=torch.Generator().manual_seed(0)),
+                edge_index=ring,
+            )
+        ]
+    )
+    model = example("graph")[0]
+    all_of_them = SubgraphX(model, max_nodes=2, n_samples=50, max_evals=None).explain(X)
+    E = SubgraphX(model, max_nodes=2, n_samples=50, max_evals=2**6).explain(X)
+    assert E.evaluations == all_of_them.evaluations
+    assert E.exhausted == [False]
+    assert np.array_equal(E[0], all_of_them[0])
+    with pytest.raises(ValueError, match=r"at least (\d+), .* at most 64\)") as told:
+        SubgraphX(model, max_nodes=2, n_samples=50, max_evals=3).explain(X)
+    assert int(re.search(r"at least (\d+)", str(told.value)).group(1)) <= 2**6
+
+
 def test_a_budget_that_is_too_small_for_one_instance_spares_the_others(tmp_path):
     model, X = larger()
     numbers = [needed(model, X[i : i + 1])[0] for i in range(4)]

@@ -329,3 +329,23 @@ def test_refusals():
     bare = Data(edge_index=X[0].graph.edge_index, num_nodes=7)
     with pytest.raises(TypeError, match="needs node features 'x'.*use GNNExplainer"):
         Zorro(lambda graphs: np.zeros((len(graphs), 2))).explain(Instances.from_graphs([bare]))
+    with pytest.raises(TypeError, match="needs node features 'x'.*use GNNExplainer"):
+        Zorro(Bare(), soft=True).explain(Instances.from_graphs([bare]))
+
+
+class Bare(nn.Module):
+    """Counts edges."""
+
+    def forward(self, edge_index, batch):
+        return torch.stack([torch.bincount(batch[edge_index[0]], minlength=int(batch.max()) + 1).float()] * 2, dim=1)
+
+
+def test_what_is_not_a_number_is_no_prediction():
+    def predict(graphs):
+        hidden = np.array([float(abs(graph.x[0, 0] - 5) > 1e-6) for graph in graphs])
+        return np.stack([1 - hidden, np.where(hidden, np.nan, 0)], axis=1)
+
+    x = torch.tensor([[5.0], [1.0], [2.0]])
+    X = Instances.from_graphs([Data(x=x, edge_index=torch.tensor([[0, 1], [1, 2]]))], target=1)
+    with pytest.raises(FloatingPointError, match=r"finite for every changed version .* at index 0; .*on_error='nan'"):
+        Zorro(predict, n_samples=5, output="logits").explain(X)
