@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -67,7 +68,10 @@ class LearnedGates(nn.Module):
     ----------
     networks, best : GateNetworks
         The newest, and those that are used.
-    epochs_done : int
+    layers_done : Fraction
+        How many layers have had all of their epochs: part of one for each epoch, however many steps that took.
+    steps_done : int
+        Steps of the optimiser, each of which has noise of its own.
     retained, change : float
         Share of open gates and relative change of predictions on held-out instances, of the best.
     """
@@ -76,7 +80,7 @@ class LearnedGates(nn.Module):
         super().__init__()
         self.networks, self.best = networks, copy.deepcopy(networks)
         self.multiplier = multiplier
-        self.epochs_done = 0
+        self.layers_done, self.steps_done = Fraction(0), 0
         self.retained, self.change = 1.0, 0.0
         self.optimiser: dict[str, Any] | None = None
         self._mean = self._weight = 0.0
@@ -138,11 +142,11 @@ class AmortisedLearning:
             adam.load_state_dict(learned.optimiser)
             learned.retained, learned.change = self._measured(learned.best, held_out)
         for _ in range(self.problem.epochs * len(order) if epochs is None else epochs):
-            stage = learned.epochs_done // self.problem.epochs
-            enabled = np.concatenate(order[: stage + 1])
-            for number, batches in enumerate(steps):
-                self._step(adam, batches, enabled, learned.epochs_done * len(steps) + number)
-            learned.epochs_done += 1
+            enabled = np.concatenate(order[: int(learned.layers_done) + 1])
+            for batches in steps:
+                self._step(adam, batches, enabled, learned.steps_done)
+                learned.steps_done += 1
+            learned.layers_done += Fraction(1, self.problem.epochs)
             retained, change = self._measured(learned.networks, held_out)
             if change <= tolerance and (retained < learned.retained or learned.change > tolerance):
                 learned.best = copy.deepcopy(learned.networks)

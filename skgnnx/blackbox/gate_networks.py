@@ -61,10 +61,10 @@ class GateNetworks(nn.Module):
 
     def __init__(self, calls: Sequence[CallMessages], hidden: int | None = None) -> None:
         super().__init__()
-        widths = [(c.source.shape[1], c.messages.shape[1], c.target.shape[1]) for c in calls]
-        self.networks = nn.ModuleList(GateNetwork(each, hidden or max(each[1], NARROWEST)) for each in widths)
+        self.widths = _widths(calls)
+        self.networks = nn.ModuleList(GateNetwork(each, hidden or max(each[1], NARROWEST)) for each in self.widths)
         self.baselines = nn.ParameterList(
-            torch.empty(width).uniform_(-1, 1) / math.sqrt(max(width, 1)) for _, width, _ in widths
+            torch.empty(width).uniform_(-1, 1) / math.sqrt(max(width, 1)) for _, width, _ in self.widths
         )
 
     def forward(self, calls: Sequence[CallMessages]) -> list[Tensor]:
@@ -74,6 +74,17 @@ class GateNetworks(nn.Module):
                 f"The model must pass messages {len(self.networks)} times in every run, as in fit. Got {len(calls)} "
                 "times; use a method that learns nothing of its layers."
             )
+        got = _widths(calls)
+        if got != self.widths:
+            raise ValueError(
+                "Sources, messages and targets of the model must have as many numbers in every run as in fit, "
+                f"{self.widths} in its calls. Got {got}; fit again with the model to explain."
+            )
         return [
             network(call.source, call.messages, call.target) for network, call in zip(self.networks, calls, strict=True)
         ]
+
+
+def _widths(calls: Sequence[CallMessages]) -> list[tuple[int, int, int]]:
+    """Return how many numbers sources, messages and targets of each call have."""
+    return [(call.source.shape[1], call.messages.shape[1], call.target.shape[1]) for call in calls]

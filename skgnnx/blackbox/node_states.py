@@ -14,6 +14,7 @@ from torch_geometric.utils import scatter
 
 from skgnnx.blackbox.cut_reference import WIDEST_RING, bytes_of, bytes_of_whole, degrees
 from skgnnx.blackbox.open_box import OpenBox
+from skgnnx.blackbox.probe_graphs import own_graph_batch, tournament_batch
 from skgnnx.blackbox.pyg_compat import message_passing_modules
 from skgnnx.config import memory_budget
 from skgnnx.graphs.batch import GraphBatch
@@ -146,8 +147,8 @@ class NodeEmbedder:
                 found = [self.embedding(self.gnn.box.model, whole.to_data())]
             else:
                 with runs_of(self._layers) as runs:
-                    output, _ = self.gnn.argument_of(lambda: self.gnn.call(whole))
-                found = self._chosen([run for run in runs if _is_embedding(run.after, whole)], output, whole)
+                    self.gnn.call(whole)
+                found = self._chosen([run for run in runs if _is_embedding(run.after, whole)])
         if not found or not all(_is_embedding(one, whole) for one in found):
             raise TypeError(
                 f"Embeddings of {self.gnn.name} must be one row of numbers per node ({whole.num_nodes} here). Got none "
@@ -155,26 +156,43 @@ class NodeEmbedder:
             )
         return torch.cat([one.detach().flatten(1) for one in found], dim=1)
 
-    def _chosen(self, runs: list[LayerRun], output: Tensor, whole: GraphBatch) -> list[Tensor]:
+    def _chosen(self, runs: list[LayerRun]) -> list[Tensor]:
         """Return the states that an option names, of the runs that have one row per node."""
         if not runs or self.embedding not in ("last", "concat"):
             return [run.after for run in runs[-1:]]
-        if _is_output(runs[-1].after, output, whole):
+        if self._is_classifier:
             before = runs[-1].before
             runs = runs[:-1] if self.embedding == "concat" and len(runs) > 1 else [LayerRun(None, before)]
         if self.embedding == "last":
             return [runs[-1].after]
         return [run.after for run in runs]
 
+    @cached_property
+    def _is_classifier(self) -> bool:
+        """Whether nothing comes after the last layer but a readout and a softmax: it is the classifier itself.
+
+        Layers give random numbers here, on a small graph that is the same for all instances: what they give otherwise
+        may happen to pass what comes after them as it is, a ReLU where none of it is negative.
+        """
+        if self.gnn.X.level == "edge":
+            return False
+        probe = (own_graph_batch if self.gnn.trace.fixed_size else tournament_batch)(self.gnn.X, self.gnn.device)
+        with torch.no_grad(), runs_of(self._layers, torch.Generator().manual_seed(0)) as runs:
+            output, _ = self.gnn.argument_of(lambda: self.gnn.call(probe))
+        states = [run.after for run in runs if _is_embedding(run.after, probe)]
+        return bool(states) and _is_output(states[-1], output, probe)
+
 
 @contextmanager
-def runs_of(modules: list[nn.Module]) -> Iterator[list[LayerRun]]:
-    """Keep what goes into modules and comes out of them, run by run, while inside."""
+def runs_of(modules: list[nn.Module], random: torch.Generator | None = None) -> Iterator[list[LayerRun]]:
+    """Keep what goes into modules and comes out of them, run by run, while inside; from a generator, random numbers."""
     runs: list[LayerRun] = []
 
-    def note(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+    def note(module: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
         given = kwargs.get("x", args[0] if args else None)
+        output = output if random is None else _drawn(output, random)
         runs.append(LayerRun(_first(given), _first(output)))
+        return output
 
     with ExitStack() as stack:
         for module in modules:
@@ -188,6 +206,15 @@ def _first(value: Any) -> Any:
     return value
 
 
+def _drawn(value: Any, random: torch.Generator) -> Any:
+    """Return random numbers in place of the first part of what a layer gives."""
+    if type(value) in (tuple, list) and value:
+        return type(value)([_drawn(value[0], random), *value[1:]])
+    if not torch.is_tensor(value) or value.layout != torch.strided or not value.is_floating_point():
+        return value
+    return torch.randn(value.shape, generator=random, dtype=value.dtype).to(value.device)
+
+
 def _is_embedding(value: Any, whole: GraphBatch) -> bool:
     """Return True for a matrix of numbers with one row per node."""
     dense = torch.is_tensor(value) and value.layout == torch.strided
@@ -195,14 +222,17 @@ def _is_embedding(value: Any, whole: GraphBatch) -> bool:
 
 
 def _is_output(states: Tensor, output: Tensor, whole: GraphBatch) -> bool:
-    """Return True if nothing comes after a layer but a readout and a softmax: it is the classifier itself."""
-    if whole.X.level == "edge" or states.numel() // max(len(states), 1) != output.numel() // max(len(output), 1):
+    """Return True if an output is the states of a layer, or a readout of them."""
+    states, rows = states.flatten(1), len(whole) if whole.X.level == "graph" else len(states)
+    if output.numel() != rows * states.shape[1]:
         return False
-    states, output = states.flatten(1), output.reshape(len(output), -1)
+    output = output.reshape(rows, -1)
     if whole.X.level == "node":
-        return states.shape == output.shape and _agree(states, output)
-    pooled = (scatter(states, whole.node_instance, dim_size=len(whole), reduce=how) for how in ("mean", "sum", "max"))
-    return any(one.shape == output.shape and _agree(one, output) for one in pooled)
+        return _agree(states, output)
+    return any(
+        _agree(scatter(states, whole.node_instance, dim_size=rows, reduce=how), output)
+        for how in ("mean", "sum", "max")
+    )
 
 
 def _agree(first: Tensor, second: Tensor) -> bool:

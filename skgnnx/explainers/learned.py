@@ -135,7 +135,7 @@ class LearnedExplainer(BaseExplainer):
         self.network_: nn.Module = network
 
     def _learning_set(self, gnn: OpenBox, X: Instances, seed: int) -> LearningSet:
-        order = np.random.default_rng(seed).permutation(len(X))
+        order = np.random.default_rng(seed % 2**64).permutation(len(X))
         num_held_out = round(self.validation_fraction * len(X))
         held_out, learned = np.split(order, [num_held_out if num_held_out < len(X) else 0])
         size = self._instances_per_step() or len(learned)

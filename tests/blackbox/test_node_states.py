@@ -116,6 +116,32 @@ def test_graphs_pooled_or_classified_by_the_pool(head):
         np.testing.assert_allclose(states[instance == i], (last if head else first.clip(0))[node[instance == i]])
 
 
+@pytest.mark.parametrize(("level", "batch_size"), [("graph", 1), ("graph", 4), ("node", 1)])
+def test_what_is_the_classifier_does_not_depend_on_the_instances(level, batch_size):
+    """A ReLU leaves states as they are where none is negative."""
+
+    class Rectified(Layers):
+        def forward(self, x, edge_index, batch=None):
+            last = self.states(x, edge_index)[-1].relu()
+            return global_mean_pool(last, batch) if self.pool else last
+
+    model = made(lambda: Rectified(head=False, pool=level == "graph"))
+    data = graph()
+    everywhere = Data(x=data.x[:1].repeat(6, 1), edge_index=graph(6, 6).edge_index)
+    with torch.no_grad():
+        model.convs[-1].bias.sub_(model.states(everywhere.x, everywhere.edge_index)[-1].min(0).values - 0.1)
+    assert (
+        model.states(everywhere.x, everywhere.edge_index)[-1].min()
+        > 0
+        > model.states(data.x, data.edge_index)[-1].min()
+    )
+    for one in (everywhere, data):
+        X = Instances.from_graphs([one]) if level == "graph" else Instances.from_nodes(one, [0, 1])
+        states, node, _ = embedded(model, X, batch_size=batch_size)
+        expected = model.states(one.x, one.edge_index)[-1].detach().numpy()
+        np.testing.assert_allclose(states, expected[node], atol=1e-12)
+
+
 def test_all_layers_a_module_and_a_function():
     data = graph()
     model, X = made(lambda: Layers(head=True)), Instances.from_nodes(data, [3, 4])

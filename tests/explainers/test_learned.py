@@ -75,6 +75,13 @@ def test_the_network_belongs_to_the_explainer_and_the_seed():
     assert np.array_equal(first.explain(other)[0], second.explain(other)[0])
 
 
+def test_any_int_is_a_seed():
+    model, X, _ = halves()
+    weights = [LinearNodes(model, random_state=seed).fit(X).network_.weight for seed in (-1, 2**62, 0)]
+    assert not torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+
+
 def test_memory_takes_a_step_in_parts_and_changes_nothing():
     model, X, _ = halves()
     whole = LinearNodes(model).fit(X)
