@@ -64,7 +64,7 @@ def tune(explainer, X, n_jobs):
     """Search without looking at the true rings."""
     return GridSearchCV(
         explainer,
-        {"preset": ["default", "paper"], "edge_size": [None, 0.1, 0.2]},  # None: that of the preset
+        [{"preset": ["default"], "edge_size": [None, 0.3]}, {"preset": ["paper"], "edge_size": [None, 0.1]}],
         scoring={"fidelity": make_explanation_scorer(atom_fidelity), "sparsity": get_scorer("sparsity")},
         refit=most_faithful,
         cv=FOLDS,

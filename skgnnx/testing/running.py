@@ -104,6 +104,8 @@ def tags_of_estimator(explainer: Any) -> Taxonomy:
 def for_all(factory: Factory, body: Callable[..., None], *more: Sequence[Any], **options: Any) -> None:
     """Run ``body(model, X, *chosen)`` on cases of every level that the explainers claim.
 
+    A method that learns is fitted in every case, and so gets a third of the cases.
+
     Parameters
     ----------
     factory : callable
@@ -115,23 +117,23 @@ def for_all(factory: Factory, body: Callable[..., None], *more: Sequence[Any], *
     **options
         Passed to `draw_instances`.
     """
-    tasks = tags_of(factory).tasks
+    tags = tags_of(factory)
 
     def draw(source: Source) -> tuple[Any, ...]:
         chosen = [choice(source, options) for options in more]
-        return (*draw_instances(source, choice(source, tasks), **options), *chosen)
+        return (*draw_instances(source, choice(source, tags.tasks), **options), *chosen)
 
-    for_all_of(draw, body)
+    for_all_of(draw, body, share=1 / 3 if tags.learned else 1.0)
 
 
-def for_all_of(draw: Callable[[Source], tuple[Any, ...]], body: Callable[..., None]) -> None:
-    """Run a body on seeded cases, as many as the active hypothesis profile says, and on half as many of hypothesis.
+def for_all_of(draw: Callable[[Source], tuple[Any, ...]], body: Callable[..., None], share: float = 1.0) -> None:
+    """Run a body on seeded cases, a share of what the active hypothesis profile says, and half as many of hypothesis.
 
     Those of a seed are spread evenly over all that can be drawn; those of hypothesis keep close to the simplest
     ones, and are made smaller where they break a law.
     """
     hypothesis = require_hypothesis()
-    examples, ignored = hypothesis.settings.default.max_examples, list(hypothesis.HealthCheck)
+    examples, ignored = round(share * hypothesis.settings.default.max_examples), list(hypothesis.HealthCheck)
     for seed in range(examples):
         case = draw(Seeded(seed))
         try:
