@@ -97,7 +97,8 @@ class PGExplainer(LearnedExplainer):
     Attributes
     ----------
     network_ : EdgeScorer
-        The network of the epoch with the least loss on held-out instances, never one chosen by ground truth.
+        The network of the epoch with the least loss on held-out instances, of the epochs of the last call of `fit` or
+        `partial_fit`, which may have had others; never one chosen by ground truth. Learning goes on from there.
     loss_curve_, validation_curve_ : list of float
         Mean loss per instance in each epoch: under noise while it was learned from, and without noise of the held-out
         instances. `partial_fit` and `warm_start` append to them.
