@@ -47,7 +47,7 @@ def explained(case: MotifCase, change: dict[str, Any]) -> Explanations:
     """Return the explanations of one half by what was learned from the other."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # masks that are all the same show in the figures
-        return PGExplainer(case.network, **change).fit(case.learned[:200]).explain(case.explained[:150])
+        return PGExplainer(case.network, **change).fit(case.learned[:150]).explain(case.explained[:150])
 
 
 def main() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -124,10 +123,9 @@ class ScorerTraining:
     losses, held_out_losses : list of float
         Mean loss per instance in each epoch: under noise while it learned, and of the held-out instances afterwards,
         without noise.
-    best : EdgeScorer
-        The network of the epoch with the least loss on held-out instances, with what the optimiser knew then.
     best_epoch : int
-        Its number among the epochs run here.
+        Number, among the epochs run here, of the one with the least loss on held-out instances, from which the network
+        and what the optimiser knows are kept in the end.
     """
 
     def __init__(
@@ -141,11 +139,11 @@ class ScorerTraining:
             self.optimizer.param_groups[0]["lr"] = lr
         self.losses: list[float] = []
         self.held_out_losses: list[float] = []
-        self.best, self.best_epoch = network, 0
+        self.best_epoch = 0
 
     def run(self, steps: Sequence[Sequence[ScoredEdges]], held_out: Sequence[ScoredEdges], epochs: int) -> None:
         """Go through the steps so many times."""
-        size = max(sum(len(edges.batch) for step in steps for edges in step), 1)
+        size, kept = max(sum(len(edges.batch) for step in steps for edges in step), 1), self._kept()
         for epoch in range(epochs):
             self.losses.append(sum(self._step(step) for step in steps) / size)
             self.network.epochs += 1
@@ -154,8 +152,23 @@ class ScorerTraining:
             self.held_out_losses.append(sums / max(sum(len(edges.batch) for edges in held_out), 1))
             if self._is_better(self.held_out_losses[-1]):
                 self.best_epoch = epoch
-                self.best = copy.deepcopy(self.network)
-                self.best.adam = copy.deepcopy(self.optimizer.state_dict())
+                kept = self._kept()
+        self.network.epochs -= epochs - 1 - self.best_epoch
+        self._put_back(kept)
+
+    def _kept(self) -> list[list[Tensor]]:
+        """Return copies of the parameters, each with what the optimiser remembers of it."""
+        remembered = (self.optimizer.state.get(parameter, {}) for parameter in self.network.parameters())
+        both = zip(self.network.parameters(), remembered, strict=True)
+        return [[one.detach().clone() for one in (parameter, *known.values())] for parameter, known in both]
+
+    def _put_back(self, kept: list[list[Tensor]]) -> None:
+        with torch.no_grad():
+            for parameter, (value, *known) in zip(self.network.parameters(), kept, strict=True):
+                parameter.copy_(value)
+                state = self.optimizer.state[parameter]
+                state.update(zip(state, known, strict=True))
+        self.network.adam = self.optimizer.state_dict()
 
     def _is_better(self, loss: float) -> bool:
         """Return True for a loss below the least one so far, by more than rounding."""

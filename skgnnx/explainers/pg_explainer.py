@@ -174,7 +174,7 @@ class PGExplainer(LearnedExplainer):
         )  # fmt: skip
         training.run(steps, held_out, epochs or self._setting("epochs"))
         self._note(training, held_out, going_on=known is not None)
-        return training.best
+        return training.network
 
     def _schedule(self) -> dict[str, Any]:
         return {"epochs": self._setting("epochs"), "margin": self._setting("noise_margin")}
@@ -194,7 +194,7 @@ class PGExplainer(LearnedExplainer):
         self.best_epoch_: int = len(losses) + training.best_epoch
         self.loss_curve_: list[float] = losses + training.losses
         self.validation_curve_: list[float] = held_out_losses + training.held_out_losses
-        spreads, flat = zip(*(self._spread(training.best, edges)[1:] for edges in held_out), strict=True)
+        spreads, flat = zip(*(self._spread(training.network, edges)[1:] for edges in held_out), strict=True)
         spread, collapsed = np.concatenate(spreads), np.concatenate(flat)
         self.mask_std_: float = float(spread.mean())
         self._warn_of_collapse(collapsed, "learn gates that differ between the edges of a held-out instance", 6)
