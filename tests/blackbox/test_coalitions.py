@@ -76,7 +76,7 @@ def test_values_that_are_no_numbers_name_the_instance():
         (batch,) = gnn.batches()
         values = CoalitionValues(gnn, batch, "zero")
         numbers = values.of[3].numbers(np.zeros((1, 9), dtype=bool))
-        with pytest.raises(FloatingPointError, match="every coalition of nodes. Got NaN or infinity at index 3"):
+        with pytest.raises(FloatingPointError, match="changed version of an instance. Got NaN or infinity at index 3"):
             values.ask([(3, numbers)])
 
 
